@@ -1,0 +1,1 @@
+"""Known corpora: their folder as downloaded becomes a manifest. One file a corpus."""

@@ -1,0 +1,1 @@
+"""Aligners: which word, syllable and phone was spoken when."""

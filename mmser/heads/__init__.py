@@ -1,0 +1,1 @@
+"""Heads: one torch module a file, behind one contract."""

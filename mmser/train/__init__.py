@@ -1,0 +1,1 @@
+"""Stage 2: train many heads on a cache, under a protocol that cannot leak."""

@@ -1,0 +1,47 @@
+"""What a word of a transcript is: decided here once, for aligners and for text encoders alike."""
+
+import re
+from dataclasses import dataclass
+
+_WORD = re.compile(r"\[[^\]\s]+\]|\S+")
+
+
+@dataclass(frozen=True)
+class TranscriptWord:
+    """A word as written, with its place in the transcript."""
+
+    text: str
+    start: int
+    """First character, counted from 0."""
+    end: int
+    """One past the last character."""
+
+
+def transcript_words(text: str) -> list[TranscriptWord]:
+    """Words of a transcript: runs without white space that hold a letter or digit, or a ``[TAG]``.
+
+    Punctuation stays with its word (``"can't,"``), and a dash alone is no word, so that a character of the
+    transcript belongs to at most one word and every letter belongs to one.
+
+    >>> [w.text for w in transcript_words("Well - I can't, [LAUGHTER] really!")]
+    ['Well', 'I', "can't,", '[LAUGHTER]', 'really!']
+    """
+    return [
+        TranscriptWord(match.group(), match.start(), match.end())
+        for match in _WORD.finditer(text)
+        if any(c.isalnum() for c in match.group())
+    ]
+
+
+def word_of_span(words: list[TranscriptWord], start: int, end: int) -> int:
+    """Index of the word that shares most characters with ``text[start:end]``; -1 where none does.
+
+    >>> word_of_span(transcript_words("It is."), 5, 6)
+    1
+    """
+    best, shared = -1, 0
+    for i, word in enumerate(words):
+        overlap = min(end, word.end) - max(start, word.start)
+        if overlap > shared:
+            best, shared = i, overlap
+    return best

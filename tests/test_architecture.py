@@ -1,0 +1,76 @@
+"""One rule: a module imports only lower layers, or its own package. Imports inside functions count."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = {
+    "mmser": 0,
+    "mmser.errors": 0,
+    "mmser.units": 0,
+    "mmser.records": 1,
+    "mmser.transcript": 1,
+    "mmser.manifest": 2,
+    "mmser.audio": 2,
+    "mmser.cache": 2,
+    "mmser.pooling": 2,
+    "mmser.heads": 2,
+    "mmser.metrics": 2,
+    "mmser.statistics": 2,
+    "mmser.corpora": 3,
+    "mmser.extract": 3,
+    "mmser.train": 3,
+    "mmser.demo": 4,
+    "mmser.cli": 5,
+}
+
+
+def room_of(module: str) -> str:
+    """The layered name that ``module`` belongs to: ``mmser.cache.shard`` -> ``mmser.cache``."""
+    return ".".join(module.split(".")[:2])
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the whole name"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] == "mmser"]
+
+
+MODULES = sorted((ROOT / "mmser").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_module_imports_only_lower_layers(path: Path) -> None:
+    room = room_of(module_name(path))
+    assert room in LAYERS, f"{room} has no layer: add it to LAYERS"
+    for name in imports_of(path):
+        other = room_of(name)
+        if other not in LAYERS:  # "from mmser import __version__"
+            other = "mmser"
+        assert other == room or LAYERS[other] < LAYERS[room], f"{module_name(path)} imports {name}"
+
+
+def test_only_the_cache_imports_h5py() -> None:
+    users = {module_name(p) for p in MODULES if "h5py" in p.read_text(encoding="utf-8").split()}
+    assert {room_of(user) for user in users} <= {"mmser.cache"}
+
+
+@pytest.mark.parametrize("heavy", ["transformers", "praatio", "pocketsphinx", "soundfile"])
+def test_training_never_loads_what_only_extraction_needs(heavy: str) -> None:
+    code = f"import sys, mmser.cli, mmser.train; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
