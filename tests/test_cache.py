@@ -1,0 +1,285 @@
+"""The cache: what goes in comes out, a shard is whole or absent, and every changed byte is found."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mmser.cache import Cache, Column, StreamWriter, verify
+from mmser.cache.schema import SCHEMA
+from mmser.cache.writer import cut
+from mmser.errors import CacheError
+
+NAME = "pooled/toy@none"
+RECIPE = {"layers": [0, 4, 9], "dtype": "float16"}
+
+
+def toy_states(uid: str, dim: int = 4) -> np.ndarray:
+    """States (layers, rows, dim) that tell the utterance they belong to; some utterances have no rows."""
+    rng = np.random.default_rng(abs(hash(uid)) % 2**32 if not uid.startswith("u") else int(uid[1:]))
+    return rng.normal(size=(3, int(uid[1:]) % 4, dim)).astype("float16")
+
+
+def write_toy(folder: Path, num: int = 10, budget: float = 6.0, stop_after: int | None = None) -> None:
+    costs = {f"u{i}": 1.0 + i % 3 for i in range(num)}
+    with StreamWriter(folder, NAME, RECIPE, {"made": "by a test"}) as writer:
+        for done, unit in enumerate(writer.plan(costs, budget)):
+            if done == stop_after:
+                return
+            lengths = [toy_states(uid).shape[1] for uid in unit.utterance_ids]
+            tables = {
+                "word": (lengths, {"states": Column("<f2", 3, 4), "segment": Column("<i4")}),
+                "utterance": ([1] * len(lengths), {"label": Column("S5")}),
+            }
+            digests = {"audio": [uid * 2 for uid in unit.utterance_ids]}
+            with writer.shard(unit.number, unit.utterance_ids, digests, tables) as shard:
+                for i, uid in enumerate(unit.utterance_ids):
+                    shard.put("word", "states", i, toy_states(uid))
+                    shard.put("word", "segment", i, np.arange(lengths[i], dtype="i4"))
+                shard.put("utterance", "label", 0, np.array([uid.encode() for uid in unit.utterance_ids], "S5"))
+                shard.commit()
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {p.name: p.read_bytes().hex() for p in sorted(folder.rglob("*.h5"))}
+
+
+def test_what_goes_in_comes_out_in_any_order(tmp_path):
+    write_toy(tmp_path)
+    stream = Cache(tmp_path).stream(NAME)
+    assert len(stream.shards) > 2
+    assert stream.granularities == ["utterance", "word"]
+    for ids in ([f"u{i}" for i in range(10)], ["u7", "u0", "u3"], stream.utterance_ids, []):
+        packed = stream.packed("word", layers=[9, 0], utterances=ids)
+        expected = [toy_states(uid)[[2, 0]] for uid in ids]
+        assert packed.offsets.tolist() == np.cumsum([0] + [e.shape[1] for e in expected]).tolist()
+        np.testing.assert_array_equal(packed.values, np.concatenate([np.zeros((2, 0, 4)), *expected], axis=1))
+    assert stream.packed("utterance", "label", utterances=["u9"]).values.tolist() == [b"u9"]
+    np.testing.assert_array_equal(stream.packed("word", layers=4).of("u7"), toy_states("u7")[[1]])
+    assert stream.digests("audio")["u3"] == "u3u3"
+
+
+def test_equal_content_is_equal_bytes_whether_or_not_it_was_interrupted(tmp_path):
+    write_toy(tmp_path / "whole")
+    write_toy(tmp_path / "parts", stop_after=1)
+    assert len(Cache(tmp_path / "parts").stream(NAME)) < 10
+    write_toy(tmp_path / "parts", stop_after=1)
+    write_toy(tmp_path / "parts")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    assert list(verify(Cache(tmp_path / "parts"))) == []
+
+
+def test_later_utterances_are_appended_and_finished_shards_stay(tmp_path):
+    write_toy(tmp_path, num=6)
+    before = content(tmp_path)
+    write_toy(tmp_path, num=12)
+    after = content(tmp_path)
+    assert before.items() <= after.items()
+    assert sorted(Cache(tmp_path).stream(NAME).utterance_ids) == sorted(f"u{i}" for i in range(12))
+
+
+def test_a_shard_that_is_not_committed_leaves_nothing(tmp_path):
+    with (
+        StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
+        pytest.raises(RuntimeError),
+        writer.shard(0, ["a"], {}, {"word": ([1], {"segment": Column("<i4")})}),
+    ):
+        raise RuntimeError
+    assert [p.name for p in (tmp_path / NAME).iterdir() if p.suffix in (".h5", ".tmp")] == []
+
+
+def test_what_a_killed_writer_left_is_removed_and_never_read(tmp_path):
+    write_toy(tmp_path)
+    leftover = tmp_path / NAME / ".00099.1234.tmp"
+    leftover.write_bytes(b"half a shard")
+    assert len(Cache(tmp_path).stream(NAME)) == 10
+    write_toy(tmp_path)
+    assert not leftover.exists()
+
+
+def test_the_second_writer_is_refused(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from mmser.cache import StreamWriter\n"
+        "try:\n    StreamWriter(Path(sys.argv[1]), sys.argv[2], {}, {}).__enter__()\n"
+        "except Exception as error:\n    print(error); sys.exit(7)"
+    )
+    with StreamWriter(tmp_path, NAME, {}, {}):
+        second = subprocess.run(
+            [sys.executable, "-c", code, tmp_path, NAME], capture_output=True, text=True, check=False
+        )
+    assert second.returncode == 7
+    assert "another mmser is writing this stream" in second.stdout
+
+
+def test_another_recipe_is_refused_with_the_difference(tmp_path):
+    write_toy(tmp_path)
+    with pytest.raises(CacheError, match=r"dtype was 'float16', now 'float32'"):
+        StreamWriter(tmp_path, NAME, {**RECIPE, "dtype": "float32"}, {}).__enter__()
+    write_toy(tmp_path)  # and the lock was given back
+
+
+def test_remade_utterances_win_over_the_older_shard(tmp_path):
+    write_toy(tmp_path)
+    with StreamWriter(tmp_path, NAME, RECIPE, {}) as writer:
+        (unit,) = writer.plan({f"u{i}": 1.0 + i % 3 for i in range(10)}, 6.0, redo=["u3"])
+        assert unit.utterance_ids == ("u3",)
+        tables = {
+            "word": ([1], {"states": Column("<f2", 3, 4), "segment": Column("<i4")}),
+            "utterance": ([1], {"label": Column("S5")}),
+        }
+        with writer.shard(unit.number, ["u3"], {"audio": ["new"]}, tables) as shard:
+            shard.put("word", "states", 0, np.full((3, 1, 4), 7, "f2"))
+            shard.put("word", "segment", 0, np.zeros(1, "i4"))
+            with pytest.raises(AssertionError):
+                shard.commit()
+            shard.put("utterance", "label", 0, np.array([b"u3"]))
+            shard.commit()
+    stream = Cache(tmp_path).stream(NAME)
+    assert len(stream) == 10
+    assert (stream.packed("word", utterances=["u3"]).values == 7).all()
+    assert stream.digests("audio")["u3"] == "new"
+
+
+def test_verify_finds_every_flipped_byte(tmp_path):
+    write_toy(tmp_path)
+    path = max((tmp_path / NAME).glob("*.h5"), key=lambda p: p.stat().st_size)
+    original = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(original), size=100):
+        flipped = bytearray(original)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        assert any(path.name in fault for fault in verify(Cache(tmp_path))), f"byte {position} of {len(original)}"
+    path.write_bytes(original)
+    assert list(verify(Cache(tmp_path))) == []
+
+
+def test_verify_names_the_damaged_shard_and_the_lost_one(tmp_path):
+    write_toy(tmp_path)
+    first, second = sorted((tmp_path / NAME).glob("*.h5"))[:2]
+    stored = Cache(tmp_path).stream(NAME).shards[0].array("word/states")
+    data = bytearray(first.read_bytes())
+    data[stored.offset] ^= 1
+    first.write_bytes(data)
+    second.unlink()
+    faults = list(verify(Cache(tmp_path)))
+    assert len(faults) == 2
+    assert f"{first.name}: changed since it was written" in faults[0]
+    assert "shard 00001" in faults[1]
+
+
+def test_a_truncated_shard_is_refused_by_name(tmp_path):
+    write_toy(tmp_path)
+    path = next((tmp_path / NAME).glob("*.h5"))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(CacheError, match=path.name):
+        Cache(tmp_path).stream(NAME)
+
+
+def test_another_schema_is_refused(tmp_path):
+    write_toy(tmp_path)
+    head = tmp_path / NAME / "stream.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 99}))
+    with pytest.raises(CacheError, match=f"cache schema 99, this mmser reads {SCHEMA}"):
+        Cache(tmp_path).stream(NAME)
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": SCHEMA}))
+    path = next((tmp_path / NAME).glob("*.h5"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["mmser_schema"] = 99
+    with pytest.raises(CacheError, match="cache schema 99"):
+        Cache(tmp_path).stream(NAME)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"granularity": "phone"}, "holds no 'phone' states; it holds utterance, word"),
+        ({"granularity": "word", "layers": 5}, "layer 5 is not in stream .* it holds layers 0, 4, 9"),
+        ({"granularity": "word", "column": "pitch"}, "no column 'pitch'; it has segment, states"),
+        ({"granularity": "word", "utterances": ["u1", "nobody"]}, "1 utterances are not in stream .*'nobody'"),
+    ],
+)
+def test_asking_for_what_is_not_there_says_what_is(tmp_path, ask, message):
+    write_toy(tmp_path)
+    with pytest.raises(CacheError, match=message):
+        Cache(tmp_path).stream(NAME).packed(**ask)
+
+
+def test_unknown_stream_and_unsafe_names(tmp_path):
+    write_toy(tmp_path)
+    with pytest.raises(CacheError, match=r"no stream 'text/bert'; there are: pooled/toy@none"):
+        Cache(tmp_path).stream("text/bert")
+    for name in ("../x", "text/../../x", "text/", "nowhere/x", "text/.hidden"):
+        with pytest.raises(CacheError, match="no stream name"):
+            Cache(tmp_path).stream(name)
+
+
+def spoil(kind: str, path: Path, elsewhere: Path) -> None:
+    """Turn a sound shard into one that tries to read ``elsewhere`` or to run a filter."""
+    with h5py.File(elsewhere, "w") as file:
+        file["secret"] = np.arange(8, dtype="f2")
+    with h5py.File(path, "r+") as file:
+        if kind == "external link":
+            file["word/more"] = h5py.ExternalLink(str(elsewhere), "secret")
+        elif kind == "soft link":
+            file["word/more"] = h5py.SoftLink("/word/states")
+        elif kind == "external storage":
+            file.create_dataset("word/more", (4,), "f2", external=[(str(elsewhere), 0, 8)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((8,), "f2")
+            layout[:] = h5py.VirtualSource(str(elsewhere), "secret", (8,))
+            file.create_virtual_dataset("word/more", layout)
+        elif kind == "filter":
+            file.create_dataset("word/more", data=np.zeros(8, "f2"), compression="gzip")
+        elif kind == "object":
+            file.create_dataset("word/more", data=["text of any length"], dtype=h5py.string_dtype())
+        elif kind == "deep group":
+            file.create_group("word/deeper")
+        elif kind == "cycle":
+            file["word/loop"] = file["/"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["external link", "soft link", "external storage", "virtual", "filter", "object", "deep group", "cycle"]
+)
+def test_a_shard_that_is_not_plain_is_refused_and_not_followed(tmp_path, kind):
+    write_toy(tmp_path / "cache")
+    path = next((tmp_path / "cache" / NAME).glob("*.h5"))
+    spoil(kind, path, tmp_path / "elsewhere.h5")
+    with pytest.raises(CacheError, match=r"link|refused|not a shard"):
+        Cache(tmp_path / "cache").stream(NAME)
+
+
+def test_readers_do_not_need_to_write(tmp_path):
+    write_toy(tmp_path)
+    for path in [*tmp_path.rglob("*"), tmp_path]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert len(Cache(tmp_path).stream(NAME)) == 10
+        assert list(verify(Cache(tmp_path))) == []
+    finally:
+        for path in [tmp_path, *tmp_path.rglob("*")]:
+            path.chmod(0o755)
+
+
+def test_an_open_stream_can_be_read_in_a_forked_process(tmp_path):
+    write_toy(tmp_path)
+    stream = Cache(tmp_path).stream(NAME)
+    child = os.fork()
+    if child == 0:
+        os._exit(int(stream.packed("word").values.shape[0] != 3))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_cut_keeps_the_budget_and_every_utterance():
+    costs = {f"u{i}": float(1 + i * 7 % 13) for i in range(100)}
+    shards = cut(costs, 20.0)
+    assert sorted(uid for shard in shards for uid in shard) == sorted(costs)
+    assert all(len(s) == 1 or sum(costs[u] for u in s) <= 20.0 for s in shards)
+    assert cut({"long": 99.0}, 20.0) == [("long",)]
+    assert cut({}, 1.0) == []
