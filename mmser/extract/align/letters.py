@@ -1,10 +1,10 @@
 """English letters to ARPABET by rule: how a word that is in no dictionary may sound.
 
-A forced aligner needs sounds that are roughly right in kind and number, not a perfect pronunciation: on the same
-recordings, words spelled by letter rules moved boundaries by 12.6 ms on average, one silence phone in their place by
-171 ms. The rules are the regularities that textbooks of English spelling teach (digraphs, soft c and g, silent final
-e, suffixes), held against the dictionary that comes with PocketSphinx: 0.18 of the phones differ
-(substituted, added or missing), 0.92 of the words have as many syllables.
+A forced aligner needs sounds that are roughly right in kind and number, not a perfect pronunciation: with every word
+of 19 English recordings spelled by these rules instead of the dictionary, half of the 668 word boundaries stayed where
+they were and the mean moved by 33 ms. The rules are the regularities that textbooks of English spelling teach
+(digraphs, soft c and g, silent final e, suffixes), held against the dictionary that comes with PocketSphinx: 0.18 of
+the phones differ (substituted, added or missing), 0.92 of the words have as many syllables.
 """
 
 import re

@@ -37,15 +37,14 @@ def _decode(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-def read_tiers(path: Path, *, tolerance_s: float) -> list[Tier]:
+def read_tiers(path: Path) -> list[Tier]:
     """The interval tiers of a file; point tiers are left out.
 
     Args:
         path: long, short or JSON TextGrid in UTF-8, UTF-16 or Latin-1.
-        tolerance_s: how far before its own end a tier may stop before the file counts as cut short.
 
     Raises:
-        AlignmentError: the file cannot be read, is no TextGrid, or stops before its end.
+        AlignmentError: the file cannot be read, is no TextGrid, or lacks tiers that it announces.
     """
     try:
         text = _decode(path.read_bytes())
@@ -68,9 +67,8 @@ def read_tiers(path: Path, *, tolerance_s: float) -> list[Tier]:
             f"{path} is no TextGrid that can be read ({type(error).__name__}: {error}); "
             "open it in Praat and save it as a text file"
         ) from error
-    cut = declared is not None and int(declared[1]) != len(parsed)
-    for tier in tiers:
-        cut = cut or bool(tier.intervals and tier.end_s - tier.intervals[-1].end_s > tolerance_s)
-    if cut:
-        raise AlignmentError(f"{path} is cut short: it announces more than it holds; copy or export it again")
+    if declared is not None and int(declared[1]) != len(parsed):
+        raise AlignmentError(
+            f"{path} is cut short: it announces {declared[1]} tiers and holds {len(parsed)}; copy or export it again"
+        )
     return tiers

@@ -82,10 +82,10 @@ def syllabify(phones: Sequence[str]) -> list[tuple[str, ...]]:
     ['EH1 K', 'S T R AH0']
     """
     nuclei = [i for i, phone in enumerate(phones) if is_nucleus(phone)]
-    starts = [0] if phones else []
+    starts = [0]
     for before, nucleus in pairwise(nuclei):
         starts.append(nucleus - _onset_length(phones[before + 1 : nucleus]))
-    return [tuple(phones[a:b]) for a, b in zip(starts, [*starts[1:], len(phones)], strict=True)]
+    return [tuple(phones[a:b]) for a, b in pairwise([*starts, len(phones)]) if a < b]
 
 
 def syllables_of(words: Sequence[Segment], phones: Sequence[Segment]) -> tuple[Segment, ...]:

@@ -36,8 +36,10 @@ class TextGridSettings:
     """What decides an import besides the files."""
 
     tolerance_s: float = 0.05
-    """How far intervals may reach past the audio (they are clipped), and how far before its own end a tier may stop
-    before the file counts as cut short: tools round times, and take them at another sampling rate."""
+    """How far intervals may reach past the audio, to be clipped: tools round times, or took them from a recording
+    that was at another sampling rate."""
+    rest_s: float = 0.005
+    """How far before its own end a tier may stop before the file counts as cut short: less than any phone lasts."""
 
 
 def _one_tier(tiers: list[Tier], noun: str, path: Path) -> Tier | None:
@@ -56,8 +58,16 @@ def _clip(tier: Tier, duration_s: float, settings: TextGridSettings, path: Path)
     """The intervals inside the audio; empty pauses go.
 
     Raises:
-        AlignmentError: an interval leaves the audio by more than the tolerance, or is empty and holds speech.
+        AlignmentError: the tier is cut short, or an interval leaves the audio by more than the tolerance, or is empty
+            and holds speech.
     """
+    # Praat's tiers are filled to their end, and praatio takes a file that stops between two intervals for whole
+    last_s = tier.intervals[-1].end_s if tier.intervals else 0.0
+    if last_s < tier.end_s - settings.rest_s:
+        raise AlignmentError(
+            f"{path} is cut short: its tier {tier.name!r} should reach {tier.end_s:.3f} s and stops at {last_s:.3f} s; "
+            "copy or export it again"
+        )
     kept: list[Interval] = []
     for interval in tier.intervals:
         where = f"{path}, tier {tier.name!r}: {interval.label!r} from {interval.start_s} s to {interval.end_s} s"
@@ -148,7 +158,7 @@ def read_textgrid(
     Raises:
         AlignmentError: the file is no TextGrid, has no words tier or several, no word, or does not fit the audio.
     """
-    tiers = read_tiers(path, tolerance_s=settings.tolerance_s)
+    tiers = read_tiers(path)
     words_tier, phones_tier = (_one_tier(tiers, noun, path) for noun in ("word", "phone"))
     if words_tier is None:
         raise AlignmentError(

@@ -114,7 +114,7 @@ def spoken_words(text: str) -> list[SpokenWord]:
 
 
 def _by_letters(labels: list[str], words: list[SpokenWord]) -> list[int]:
-    """For each label the word with which it shares most letters when both are laid side by side; -1 for none."""
+    """For each label the word that shares most letters with it, at least half, in order; -1 where none does."""
     owner = [i for i, word in enumerate(words) for _ in word.form]
     place = [i for i, label in enumerate(labels) for _ in label]
     shared: dict[tuple[int, int], int] = {}
@@ -125,7 +125,8 @@ def _by_letters(labels: list[str], words: list[SpokenWord]) -> list[int]:
             shared[pair] = shared.get(pair, 0) + 1
     found = [-1] * len(labels)
     for label in range(len(labels)):
-        candidates = [(count, -word) for (other, word), count in shared.items() if other == label]
+        enough = len(labels[label]) / 2
+        candidates = [(count, -word) for (other, word), count in shared.items() if other == label and count >= enough]
         if candidates:
             found[label] = words[-max(candidates)[1]].parent
     return found
