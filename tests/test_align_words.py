@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmser.extract.align.words import match_words, spoken_words
 from mmser.transcript import transcript_words
@@ -80,3 +82,28 @@ def test_matches_never_fall_back_whatever_is_matched() -> None:
     for labels in ("no yes no no the end", "well the no 22 of of", "<unk> no <unk> yes <unk>", "end no no no"):
         found = [m for m in match_words(labels.split(), text) if m >= 0]
         assert found == sorted(found)
+
+
+WRITTEN = st.text(st.sampled_from("aé'’- .,:$€%&+@0123456789[]<>{}stnd½Ⅳ٣你\u0902½\n"), max_size=30) | st.text(
+    max_size=20
+)
+
+
+@given(WRITTEN)
+def test_any_transcript_can_be_read(text: str) -> None:
+    spoken = spoken_words(text)
+    words = transcript_words(text)
+    assert [w.parent for w in spoken if w.parent >= 0] == sorted(w.parent for w in spoken if w.parent >= 0)
+    for word in spoken:
+        assert -1 <= word.parent < len(words)
+        assert any(c.isalnum() for c in word.form)
+        assert not any(c.isspace() or c in "0123456789.,:$%" for c in word.form)
+
+
+@given(st.lists(WRITTEN, max_size=6), WRITTEN)
+def test_any_labels_can_be_matched(labels: list[str], text: str) -> None:
+    found = match_words(labels, text)
+    assert len(found) == len(labels)
+    kept = [m for m in found if m >= 0]
+    assert kept == sorted(kept)
+    assert all(m < len(transcript_words(text)) for m in kept)

@@ -61,7 +61,7 @@ def _letters(piece: str) -> list[str]:
         return [piece]
     # "goin'" keeps its apostrophe; "'goin'" is a quotation
     form = piece if piece.endswith("in'") and len(piece) > 4 and piece[0] != "'" else piece.strip("'")
-    return _ABBREVIATIONS.get(form, form).split()
+    return _ABBREVIATIONS.get(form, form).split() if any(c.isalnum() for c in form) else []
 
 
 def _forms(written: str, *, with_unit: bool = True) -> list[str]:
