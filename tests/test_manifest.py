@@ -216,10 +216,10 @@ def test_two_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
         writer.writerow(["utterance_id", "audio", "text", "speaker", "label", *NUMBER_COLUMNS])
         for i in range(200_000):
             writer.writerow([f"MSP-PODCAST_{i:06d}", f"wav/{i}.wav", "well, yes", i % 1400, "N", "", "", 3.5, 4.25, 4])
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(read_manifest(path)) == 200_000
     # about one second on an idle core; a check done row by row in Python would take several times as long
-    assert time.perf_counter() - start < 6
+    assert time.process_time() - start < 6
 
 
 def test_json_lines_can_be_read_by_others(tmp_path: Path) -> None:
