@@ -65,6 +65,13 @@ def test_resampling_keeps_the_sine(tmp_path: Path, rate: int) -> None:
     assert np.abs(samples - sine(16_000))[inner].max() < 1e-3
 
 
+def test_resampling_lets_nothing_fold_back(tmp_path: Path) -> None:
+    """A tone of 10 kHz does not fit in 16 kHz; a poor resampler turns it into one of 6 kHz."""
+    both = sine(48_000) + sine(48_000, hz=10_000)
+    samples = read_audio(saved(tmp_path / "a.wav", both / 2, 48_000, subtype="FLOAT")).samples
+    assert np.abs(samples - sine(16_000) / 2)[800:-800].max() < 1e-4
+
+
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_414, 44_100, 192_000])
 @pytest.mark.parametrize("num", [4_801, 10_000, 12_345])
 def test_number_of_samples_follows_from_the_frames(tmp_path: Path, rate: int, num: int) -> None:

@@ -103,6 +103,14 @@ def test_audio_is_found_from_wherever_the_manifest_is_written(tmp_path: Path) ->
     assert [os.path.normpath(u.audio) for u in again.utterances()] == resolved
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_lines_end_the_same_on_every_machine(tmp_path: Path, suffix: str) -> None:
+    write_manifest(made(tmp_path, utterance_id=["a", "b"]), tmp_path / f"m.{suffix}")
+    content = (tmp_path / f"m.{suffix}").read_bytes()
+    assert b"\r" not in content
+    assert content.endswith(b"\n")
+
+
 def test_writing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     m = made(utterance_id=["a"])
     write_manifest(m, tmp_path / "m.csv")
