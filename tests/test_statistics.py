@@ -1,0 +1,175 @@
+"""Intervals and tests against brute force."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mmser.metrics import concordance_correlation, macro_f1, unweighted_average_recall, weighted_accuracy
+from mmser.statistics import Interval, bootstrap_interval, holm, paired_permutation_test
+
+CONFUSION_METRICS = [weighted_accuracy, unweighted_average_recall, macro_f1]
+
+
+def labels(n: int, right: float, seed: int) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    rng = np.random.default_rng(seed)
+    emotions = np.array(["angry", "happy", "neutral", "sad"], dtype=object)
+    truth = emotions[rng.integers(4, size=n)]
+    return truth, np.where(rng.random(n) < right, truth, emotions[rng.integers(4, size=n)])
+
+
+@pytest.mark.parametrize("metric", CONFUSION_METRICS)
+@pytest.mark.parametrize("clusters", [None, [0, 0, 1, 1, 1, 2] * 10])
+def test_the_fast_way_draws_and_scores_as_the_plain_one(metric, clusters, monkeypatch) -> None:
+    truth, prediction = labels(60, 0.5, 0)
+    _, other = labels(60, 0.4, 1)
+
+    def plain(t, p):  # not one of those known to come from a confusion matrix
+        return metric(t, p)
+
+    fast = bootstrap_interval(metric, truth, prediction, clusters, num_resamples=50)
+    slow = bootstrap_interval(plain, truth, prediction, clusters, num_resamples=50)
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=1e-12)
+    monkeypatch.setattr("mmser.statistics._CELLS", 7)
+    assert bootstrap_interval(metric, truth, prediction, clusters, num_resamples=50) == fast
+    p_values = {
+        paired_permutation_test(f, truth, prediction, other, clusters, num_permutations=200) for f in (metric, plain)
+    }
+    assert len(p_values) == 1
+
+
+def test_bootstrap_draws_whole_clusters() -> None:
+    """Three speakers of 4, 2 and 1 utterances: the 27 equally likely draws give the distribution exactly."""
+    clusters = np.array(["a", "a", "a", "a", "b", "b", "c"])
+    truth = np.array([1, 1, 1, 1, 1, 1, 1])
+    prediction = np.array([1, 1, 1, 0, 0, 0, 1])
+    scores = []
+    for drawn in itertools.product("abc", repeat=3):
+        rows = np.concatenate([np.flatnonzero(clusters == name) for name in drawn])
+        scores.append(weighted_accuracy(truth[rows], prediction[rows]))
+    low, high = np.quantile(scores, [0.1, 0.9])
+    interval = bootstrap_interval(weighted_accuracy, truth, prediction, clusters, num_resamples=20_000, level=0.8)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert (interval.clusters, interval.unit) == (3, "speaker")
+
+
+def test_bootstrap_of_one_speaker_falls_back_on_utterances_and_says_so() -> None:
+    truth, prediction = labels(40, 0.5, 0)
+    one = bootstrap_interval(weighted_accuracy, truth, prediction, ["ann"] * 40)
+    assert one == bootstrap_interval(weighted_accuracy, truth, prediction, None)
+    assert (one.clusters, one.unit) == (40, "utterance")
+    standard_error = np.sqrt(np.mean(truth == prediction) * np.mean(truth != prediction) / 40)
+    assert one.high - one.low == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
+
+
+def test_bootstrap_knows_that_speakers_differ() -> None:
+    """Where each speaker is all right or all wrong, forty utterances are worth four speakers."""
+    truth, prediction = np.ones(40, dtype=int), np.repeat([1, 0, 1, 0], 10)
+    by_speaker = bootstrap_interval(weighted_accuracy, truth, prediction, np.repeat(list("abcd"), 10))
+    by_utterance = bootstrap_interval(weighted_accuracy, truth, prediction, None)
+    assert by_speaker == Interval(0.0, 1.0, 4, "speaker")
+    assert by_utterance.high - by_utterance.low < 0.4
+
+
+def test_bootstrap_of_ratings_is_repeatable_and_depends_on_the_seed() -> None:
+    rng = np.random.default_rng(0)
+    truth, clusters = rng.normal(size=100), rng.integers(5, size=100)
+    prediction = truth + rng.normal(size=100)
+    first, again, other = (
+        bootstrap_interval(concordance_correlation, truth, prediction, clusters, num_resamples=200, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert first.low < concordance_correlation(truth, prediction) < first.high
+
+
+def test_a_thousand_resamples_of_iemocap_take_no_time() -> None:
+    truth, prediction = labels(5531, 0.6, 0)
+    speakers = np.arange(5531) % 10
+    start = time.process_time()
+    bootstrap_interval(unweighted_average_recall, truth, prediction, speakers)
+    assert time.process_time() - start < 0.1
+
+
+@pytest.mark.parametrize("clusters", [None, list("aabbbcdd")])
+def test_permutation_test_is_the_enumeration(clusters: list[str] | None) -> None:
+    truth = np.array([0, 1, 0, 1, 1, 0, 1, 0])
+    a = np.array([0, 1, 0, 1, 1, 1, 1, 0])
+    b = np.array([0, 0, 0, 1, 0, 0, 0, 1])
+    names = np.array(clusters or list("abcdefgh"))
+    differences = []
+    for swap in itertools.product([False, True], repeat=len(set(names))):
+        swapped = np.array([dict(zip(sorted(set(names)), swap, strict=True))[name] for name in names])
+        first, second = np.where(swapped, b, a), np.where(swapped, a, b)
+        differences.append(macro_f1(truth, first) - macro_f1(truth, second))
+    expected = np.mean(np.abs(differences) >= abs(differences[0]) - 1e-9)
+    assert paired_permutation_test(macro_f1, truth, a, b, clusters) == pytest.approx(expected)
+    assert 0 < expected < 1
+
+
+def test_sampled_permutations_agree_with_the_binomial() -> None:
+    """Of 30 utterances where the heads differ a is right in 22: a sign test."""
+    truth = np.ones(40, dtype=int)
+    a, b = np.ones(40, dtype=int), np.ones(40, dtype=int)
+    b[:22], a[22:30] = 0, 0
+    combinations = [1]
+    for i in range(30):
+        combinations.append(combinations[-1] * (30 - i) // (i + 1))
+    expected = 2 * sum(combinations[22:]) / 2**30
+    p = paired_permutation_test(weighted_accuracy, truth, a, b, num_permutations=20_000)
+    assert p == pytest.approx(expected, abs=0.002)
+    assert p == paired_permutation_test(weighted_accuracy, truth, b, a, num_permutations=20_000)
+
+
+def test_permutation_test_of_equals_and_of_few_speakers() -> None:
+    truth, a = labels(100, 0.9, 0)
+    assert paired_permutation_test(weighted_accuracy, truth, a, a) == 1.0
+    b = np.full(100, "none", dtype=object)
+    five = np.arange(100) % 5
+    assert paired_permutation_test(weighted_accuracy, truth, a, b, five) == 2 / 2**5
+    assert paired_permutation_test(weighted_accuracy, truth, a, b, num_permutations=99) == 1 / 100
+
+
+def test_permutation_p_values_are_uniform_under_the_null() -> None:
+    p_values = []
+    for seed in range(200):
+        truth, a = labels(60, 0.6, seed)
+        rng = np.random.default_rng(seed)
+        b = np.where(rng.random(60) < 0.6, truth, rng.permutation(a))
+        c = np.where(rng.random(60) < 0.6, truth, rng.permutation(a))
+        p_values.append(paired_permutation_test(weighted_accuracy, truth, b, c, num_permutations=199, seed=seed))
+    assert np.mean(np.array(p_values) <= 0.2) == pytest.approx(0.2, abs=0.1)
+
+
+def test_holm_is_rs_p_adjust() -> None:
+    np.testing.assert_allclose(holm([0.01, 0.02, 0.03, 0.04]), [0.04, 0.06, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.5, 0.001, 0.9]), [1.0, 0.003, 1.0])
+    assert holm([]).shape == (0,)
+
+
+def test_holm_rejects_as_the_stepwise_rule_does() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = rng.random(6) ** 3
+        rejected = set()
+        for step, i in enumerate(np.argsort(p)):
+            if p[i] > 0.05 / (6 - step):
+                break
+            rejected.add(int(i))
+        assert {int(i) for i in np.flatnonzero(holm(p) <= 0.05)} == rejected
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_interval(weighted_accuracy, [1], [1], [1, 2]), r"have shapes \[\(1,\), \(1,\), \(2,\)\]"),
+        (lambda: bootstrap_interval(weighted_accuracy, [1], [1], [1], level=95), "level is 95; expected a share"),
+        (lambda: paired_permutation_test(weighted_accuracy, [1, 1], [1, 1], [1]), "expected the same"),
+        (lambda: holm([0.5, 1.5]), "between 0 and 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
