@@ -4,12 +4,10 @@ A frame belongs to the segment that contains its centre. A segment too short to 
 centre lies nearest to the segment's middle, so that no segment is ever without a state.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mmser.units import FrameGrid
 
@@ -17,7 +15,7 @@ POOLINGS = ("mean", "mean+std", "max")
 """Ways to make one vector of a segment's frames; ``mean+std`` doubles the width."""
 
 
-def frame_ranges(starts_s: Sequence[float], ends_s: Sequence[float], num_frames: int, grid: FrameGrid) -> NDArray:
+def frame_ranges(starts_s: ArrayLike, ends_s: ArrayLike, num_frames: int, grid: FrameGrid) -> NDArray:
     """Frames of each segment, as half-open ranges, shape (num_segments, 2).
 
     A centre on a border belongs to the segment that begins there.
@@ -47,7 +45,7 @@ def frame_ranges(starts_s: Sequence[float], ends_s: Sequence[float], num_frames:
     return np.stack([np.where(empty, nearest, first), np.where(empty, nearest + 1, last)], axis=1)
 
 
-def num_without_centre(starts_s: Sequence[float], ends_s: Sequence[float], num_frames: int, grid: FrameGrid) -> int:
+def num_without_centre(starts_s: ArrayLike, ends_s: ArrayLike, num_frames: int, grid: FrameGrid) -> int:
     """Segments too short to contain the centre of any frame: they share a frame with a neighbour."""
     centres = grid.centres_s(num_frames)
     held = np.searchsorted(centres, np.asarray(ends_s) - 1e-6) - np.searchsorted(centres, np.asarray(starts_s) - 1e-6)

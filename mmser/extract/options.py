@@ -1,0 +1,75 @@
+"""What an extraction is asked to do. Every default is here, once; the command line is made from these fields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmser.errors import MmserError
+from mmser.pooling import POOLINGS
+from mmser.records import GRANULARITIES
+
+NONE = "none"
+"""Asked for as a model or an aligner: leave that stream out."""
+
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The recipe of an extraction.
+
+    Raises:
+        MmserError: a granularity that does not exist, or one that needs an alignment where none is made.
+    """
+
+    speech_model: str = "facebook/wav2vec2-base"
+    """Hugging Face id (ID or ID@REVISION), local folder, ``builtin:tiny``, ``builtin:small``, or ``none``."""
+    text_model: str = "google-bert/bert-base-uncased"
+    """The same for text; skipped where the manifest has no text."""
+    aligner: str = NONE
+    """``pocketsphinx`` (English), ``textgrid`` (import), or ``none``."""
+    textgrids: Path | None = None
+    """Folder of ``<utterance_id>.TextGrid`` for the aligner ``textgrid``."""
+    lexicon: Path | None = None
+    """Pronunciations in CMU format that ``pocketsphinx`` prefers to its own."""
+    layers: str = "all"
+    """Speech layers to keep: ``all``, ``9``, ``0,6,12``, ``4-8``, ``-1``; 0 is the input of the first block."""
+    text_layers: str = "-1"
+    """Text layers to keep, in the same way."""
+    keep: tuple[str, ...] = ()
+    """Granularities of speech to keep; empty: every one that the alignment gives, but not frames (50 a second)."""
+    pooling: str = "mean"
+    """``mean``, ``mean+std`` or ``max`` of the frames of a segment."""
+    dtype: str = "float16"
+    """Type of the stored states. Computation is float32."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    batch_seconds: float = 40.0
+    """Seconds of padded audio in a batch; 40 s of wav2vec2-base need about 3 GB."""
+    jobs: int | None = None
+    """Processes that align and threads that decode; None: one a core."""
+    refresh: bool = False
+    """Look at every audio file and transcript again, and redo what changed since it was extracted."""
+
+    def __post_init__(self) -> None:
+        unknown = [g for g in self.keep if g not in GRANULARITIES]
+        if unknown:
+            raise MmserError(f"--keep {','.join(unknown)}: no such granularity; there are {', '.join(GRANULARITIES)}")
+        needs = [g for g in self.keep if g in ("phone", "syllable", "word")]
+        if needs and self.aligner == NONE:
+            raise MmserError(
+                f"--keep {','.join(needs)} needs an alignment: add --align pocketsphinx (English), or --align textgrid "
+                "with --textgrids FOLDER"
+            )
+        if self.pooling not in POOLINGS or self.dtype not in DTYPES:
+            raise MmserError(
+                f"pooling {self.pooling!r} and dtype {self.dtype!r}: expected one of {', '.join(POOLINGS)} and one of "
+                f"{', '.join(DTYPES)}"
+            )
+        if self.batch_seconds <= 0:
+            raise MmserError(f"batch_seconds {self.batch_seconds}: expected more than 0")
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        """The granularities of speech to keep, finest first."""
+        default = ("utterance",) if self.aligner == NONE else ("phone", "syllable", "word", "utterance")
+        return tuple(g for g in GRANULARITIES if g in (self.keep or default))
