@@ -1,0 +1,150 @@
+"""From a cache to a table: which utterances can be used, why the others cannot, and their states on one device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmser.cache import Cache, PackedColumn, Stream
+from mmser.errors import ProtocolError
+from mmser.train.table import Packed, Table
+
+MIX = "mix"
+"""The layer asked for where a head is to learn a weighted sum of all layers."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The streams that a set of heads reads, opened."""
+
+    speech: dict[str, Stream]
+    """Stream by granularity."""
+    text: Stream | None
+
+    def without(self, utterance_ids: Sequence[str]) -> dict[str, str]:
+        """Utterances that some head could not see, with the reason."""
+        reasons: dict[str, str] = {}
+        for granularity, stream in self.speech.items():
+            reasons |= _unusable(stream, granularity, utterance_ids, f"no {granularity} states")
+        if self.text is not None:
+            reasons |= _unusable(self.text, "token", utterance_ids, "no token states")
+        return reasons
+
+
+def _unusable(stream: Stream, granularity: str, utterance_ids: Sequence[str], reason: str) -> dict[str, str]:
+    there = [uid for uid in utterance_ids if uid in stream]
+    absent = {uid: f"not in stream {stream.name}" for uid in utterance_ids if uid not in stream}
+    if granularity in ("frame", "utterance") or not there:  # every utterance has those
+        return absent
+    narrow = "start" if granularity == "token" else "segment"
+    packed = stream.packed(granularity, narrow, utterances=there)
+    empty = {uid: reason for uid, n in zip(there, np.diff(packed.offsets), strict=True) if n == 0}
+    return {**absent, **empty}
+
+
+def open_sources(
+    cache: Cache, granularities: Sequence[str], *, text: bool, speech_stream: str | None, text_stream: str | None
+) -> Sources:
+    """Find the stream that holds each granularity, and the text stream.
+
+    Args:
+        cache: the cache.
+        granularities: of speech; frames lie in ``speech/...``, all others in ``pooled/...``.
+        text: whether token states are needed.
+        speech_stream: which stream, where the cache holds several that would do.
+        text_stream: the same for text.
+
+    Raises:
+        ProtocolError: no stream holds the granularity (says which there are), or several do and none was named.
+        CacheError: a named stream is not there.
+    """
+    speech = {}
+    for granularity in granularities:
+        kind = "speech" if granularity == "frame" else "pooled"
+        stream = _pick(cache, kind, speech_stream, "--speech-stream")
+        if granularity not in stream.granularities:
+            held = {s: Stream(cache.path / s, s).granularities for s in cache.stream_names if s.split("/")[0] == kind}
+            raise ProtocolError(
+                f"{cache.path}: no {granularity!r} states; "
+                + "; ".join(f"{name} holds {', '.join(names) or 'nothing yet'}" for name, names in held.items())
+                + f". Extract with --keep {granularity}" + ("" if kind == "speech" else " and an alignment (--align)")
+            )
+        speech[granularity] = stream
+    return Sources(speech, _pick(cache, "text", text_stream, "--text-stream") if text else None)
+
+
+def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
+    if named is not None and (named.split("/")[0] == kind or kind == "text"):
+        return cache.stream(named)
+    found = [name for name in cache.stream_names if name.split("/")[0] == kind]
+    if not found:
+        what = {"speech": "frame", "pooled": "pooled speech", "text": "token"}[kind]
+        hint = {"speech": "--keep frame", "pooled": "--speech-model", "text": "--text-model"}[kind]
+        raise ProtocolError(
+            f"{cache.path}: holds no {what} states (streams: {', '.join(cache.stream_names) or 'none'}); "
+            f"extract them first (mmser extract ... {hint})"
+        )
+    if len(found) > 1:
+        raise ProtocolError(f"{cache.path}: several streams would do: {', '.join(found)}; choose one with {option}")
+    return cache.stream(found[0])
+
+
+def speech_layers(sources: Sources, asked: str) -> list[int]:
+    """The encoder layers to read: one number, ``-1`` for the last that is stored, or ``mix`` for all.
+
+    Raises:
+        ProtocolError: not understood, or not stored.
+    """
+    stored = next(iter(sources.speech.values())).layers
+    if asked == MIX:
+        if len(stored) < 2:
+            raise ProtocolError(f"--layer mix: only layer {stored[0]} is stored; extract more with --layers")
+        return stored
+    try:
+        layer = int(asked)
+    except ValueError as error:
+        raise ProtocolError(f"--layer {asked}: expected a number, or {MIX}") from error
+    layer = stored[layer] if layer < 0 and -layer <= len(stored) else layer
+    if layer not in stored:
+        raise ProtocolError(f"--layer {asked}: stored layers are {', '.join(map(str, stored))}")
+    return [layer]
+
+
+def load_table(
+    sources: Sources, utterance_ids: Sequence[str], layers: Sequence[int], text_layer: int | None, device: torch.device
+) -> Table:
+    """Read the states of some utterances onto a device, in this order.
+
+    Args:
+        sources: the streams.
+        utterance_ids: a row of the table each.
+        layers: speech layers.
+        text_layer: text layer; None is the last that is stored.
+        device: where the states are to lie.
+
+    Raises:
+        CacheError: a layer or an utterance is not stored.
+    """
+    speech = {
+        granularity: _packed(stream.packed(granularity, layers=layers, utterances=utterance_ids), device)
+        for granularity, stream in sources.speech.items()
+    }
+    text = None
+    if sources.text is not None:
+        layer = sources.text.layers[-1] if text_layer is None else text_layer
+        states = sources.text.packed("token", layers=layer, utterances=utterance_ids)
+        starts = sources.text.packed("token", "start", utterances=utterance_ids).values
+        text = _packed(_without(states, starts < 0), device)
+    return Table(tuple(utterance_ids), speech, text)
+
+
+def _without(column: PackedColumn, drop: NDArray[np.bool_]) -> PackedColumn:
+    """The column without some of its rows: the special tokens, which stand for no character of the transcript."""
+    kept = np.concatenate([[0], np.cumsum(~drop)])
+    return PackedColumn(column.utterance_ids, kept[column.offsets].astype(np.int64), column.values[:, ~drop])
+
+
+def _packed(column: PackedColumn, device: torch.device) -> Packed:
+    return Packed(torch.from_numpy(column.values).to(device), torch.from_numpy(column.offsets).to(device))
