@@ -193,8 +193,8 @@ def test_a_block_is_torchs_decoder_layer() -> None:
     query, context = a_sequence([T, 3], T, 16, seed=4), a_sequence([N, 2], N, 16, seed=5)
     theirs = nn.MultiheadAttention(16, 4, batch_first=True)
     attention = block.attention
-    theirs.in_proj_weight.data = torch.cat([attention.query.weight, attention.key_value.weight])
-    theirs.in_proj_bias.data = torch.cat([attention.query.bias, attention.key_value.bias])
+    theirs.in_proj_weight.data = torch.cat([attention.query.weight, attention.key.weight, attention.value.weight])
+    theirs.in_proj_bias.data = torch.cat([attention.query.bias, torch.zeros(16), attention.value.bias])
     theirs.out_proj.load_state_dict(attention.output.state_dict())
     answers, weights = theirs(
         query.values, context.values, context.values, key_padding_mask=~context.mask, average_attn_weights=False

@@ -56,7 +56,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        # A bias on the keys adds the same number to all scores of a query: softmax drops it, and what gradient it gets
+        # is rounding noise, which AdamW would scale up to steps of full size.
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
     def forward(self, query: Tensor, context: Sequence) -> tuple[Tensor, Tensor]:
@@ -66,7 +69,7 @@ class Attention(nn.Module):
             Answers (B, T, width) and weights (B, heads, T, N), which are all zero where the context is empty.
         """
         q = self._split(self.query(query))
-        k, v = (self._split(part) for part in self.key_value(context.values).chunk(2, -1))
+        k, v = self._split(self.key(context.values)), self._split(self.value(context.values))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         weights = masked_softmax(scores, context.mask[:, None, None, :])
         return self.output((weights @ v).transpose(1, 2).flatten(2)), weights
