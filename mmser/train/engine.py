@@ -144,17 +144,18 @@ class _Group:
         size, runs = self.training.batch_size, [course.run for course in self.courses]
         number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
         rows, valid = pad_rows([order_of(run, number) for run in runs], size)
-        labels, counts = self.labels[rows].to(self.table.device), valid.unflatten(1, (-1, size)).sum(-1)
-        valid = valid.to(self.table.device)
-        keys = torch.stack([dropout_keys(run, number, rows.shape[1] // size) for run in runs])
+        counts = valid.unflatten(1, (-1, size)).sum(-1)
+        at_work = (counts > 0).sum(0).tolist()
+        keys = torch.stack([dropout_keys(run, number, len(at_work)) for run in runs])
+        labels, valid, counts, keys = (part.to(self.table.device) for part in (self.labels[rows], valid, counts, keys))
         totals = torch.zeros(len(runs), device=self.table.device)
-        for step, active in enumerate((counts > 0).sum(0).tolist()):
+        for step, active in enumerate(at_work):
             span = slice(step * size, (step + 1) * size)
             layer = None if self.layer is None else self.layer[:active]
             batch = self.table.gather(rows[:active, span], layer, keys[:active, step])
             losses = self._step(batch, labels[:active, span], valid[:active, span])
-            totals[:active] += losses * counts[:active, step].to(totals.device)
-        return totals / counts.sum(1).to(totals.device)
+            totals[:active] += losses * counts[:active, step]
+        return totals / counts.sum(1)
 
     def _step(self, batch: Batch, labels: Tensor, valid: Tensor) -> Tensor:
         """One step of the first runs; their losses before it."""
