@@ -1,1 +1,59 @@
-"""Heads: one torch module a file, behind one contract."""
+"""Heads: one torch module a file, behind one contract.
+
+A head is built by ``Head(inputs, num_outputs, options)``, keeps those three as attributes, and maps a
+:class:`~mmser.heads.batch.Batch` to outputs (B, num_outputs). So that many runs can train as one
+(:mod:`mmser.train.engine` stacks them with ``torch.func.vmap``) a head
+
+- takes no decision that depends on data, and changes no buffer in ``forward``;
+- draws nothing at random but through :class:`~mmser.heads.dropout.KeyedDropout`;
+- gives the same output however much padding there is, and a finite one for an empty sequence.
+
+A new head is one file, and one entry in :data:`HEADS`; the tests then cover it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mmser.errors import ProtocolError
+from mmser.heads.batch import Inputs
+from mmser.heads.coattention import CoAttention, CoAttentionOptions
+from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
+from mmser.heads.text_probe import TextProbe, TextProbeOptions
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """A head that can be asked for by name."""
+
+    module: type[nn.Module]
+    """``module(inputs, num_outputs, options)``."""
+    options: type[Any]
+    """Frozen dataclass of its options; it holds every default."""
+    needs_speech: bool
+    """Reads ``batch.speech``."""
+    needs_text: bool
+    """Reads ``batch.text``."""
+
+    def build(self, inputs: Inputs, num_outputs: int, options: Any) -> nn.Module:
+        """The head, after a check that the inputs hold what it reads.
+
+        Raises:
+            ProtocolError: no speech or no text for a head that needs it, or no outputs.
+        """
+        name = self.module.__name__
+        if self.needs_speech and not (inputs.granularities and inputs.speech_dim):
+            raise ProtocolError(f"{name} reads speech, but the inputs name no granularity or have speech_dim 0")
+        if self.needs_text and not inputs.text_dim:
+            raise ProtocolError(f"{name} reads text, but the inputs have text_dim 0")
+        if num_outputs < 1:
+            raise ProtocolError(f"{name} is asked for {num_outputs} outputs; expected at least 1")
+        return self.module(inputs, num_outputs, options)
+
+
+HEADS: dict[str, HeadKind] = {
+    "speech-probe": HeadKind(SpeechProbe, SpeechProbeOptions, needs_speech=True, needs_text=False),
+    "text-probe": HeadKind(TextProbe, TextProbeOptions, needs_speech=False, needs_text=True),
+    "coattention": HeadKind(CoAttention, CoAttentionOptions, needs_speech=True, needs_text=True),
+}

@@ -1,0 +1,61 @@
+"""What a head sees. Named tuples and dicts all the way down, so that ``torch.func`` can stack a batch of batches."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mmser.errors import ProtocolError
+from mmser.records import GRANULARITIES
+
+
+class Sequence(NamedTuple):
+    """States of B utterances, padded to the longest."""
+
+    values: Tensor
+    """(B, T, D) float32; (B, L, T, D) where all L encoder layers go to a learned mix. Padding is finite."""
+    mask: Tensor
+    """(B, T) bool; True where there is a state. A row may be empty: an utterance without words, say."""
+
+
+class Batch(NamedTuple):
+    """B utterances."""
+
+    speech: dict[str, Sequence]
+    """Granularity (``frame``, ``phone``, ``syllable``, ``word``, ``utterance``) to speech states."""
+    text: Sequence | None
+    """Token states, or None where no text was asked for."""
+    key: Tensor | None
+    """int64 scalar, not negative: the random key of this run and step, from which every dropout mask follows. None:
+    no dropout, as in evaluation."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The shapes that a head is built for.
+
+    Raises:
+        ProtocolError: an unknown or repeated granularity, or a size that is not positive.
+    """
+
+    speech_dim: int
+    """Width of a speech state; 768 for wav2vec 2.0 base. 0 for a head that reads text alone."""
+    text_dim: int
+    """Width of a token state; 768 for BERT base. 0 for a head that reads speech alone."""
+    granularities: tuple[str, ...]
+    """The speech sequences in the batch, in the order in which a head concatenates them."""
+    speech_layers: int = 1
+    """1: one encoder layer, chosen outside the head. More: that many layers go to a learned mix."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "granularities", tuple(self.granularities))
+        unknown = [name for name in self.granularities if name not in GRANULARITIES]
+        if unknown or len(set(self.granularities)) != len(self.granularities):
+            raise ProtocolError(
+                f"granularities {', '.join(self.granularities)}: expected different ones of {', '.join(GRANULARITIES)}"
+            )
+        if self.speech_dim < 0 or self.text_dim < 0 or self.speech_layers < 1:
+            raise ProtocolError(
+                f"inputs have speech_dim {self.speech_dim}, text_dim {self.text_dim}, speech_layers "
+                f"{self.speech_layers}; expected widths of 0 or more and at least one layer"
+            )

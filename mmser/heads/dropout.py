@@ -1,0 +1,73 @@
+"""Dropout whose mask is a function of key and place, not of a generator's state.
+
+A generator's next number depends on everything drawn before it: on padding, on the size of the stack, on the device.
+Here the mask at (b, t, d) follows from the step's key, the layer's salt and the numbers b, t, d alone, as in the
+counter-based generators of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3"). So a run in a stack of
+many draws what it would draw alone, on a CPU what it would draw on a GPU, and padding draws nothing away from others.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmser.heads.options import check_number
+
+_MASK = 0xFFFF_FFFF
+
+
+def mix(state: Tensor) -> Tensor:
+    """A bijection of 32-bit words, held in int64, in which every input bit sways every output bit.
+
+    Two rounds of xor-shift and multiply, as in MurmurHash3's finaliser. Both multipliers are odd and below 2^31, so no
+    product leaves int64 and the result is the same on every device. ``state`` is overwritten.
+
+    >>> mix(torch.tensor([0, 1])).tolist() == mix(torch.tensor([0, 1])).tolist()
+    True
+    """
+    state ^= state >> 16
+    state *= 0x21F0_AAAD
+    state &= _MASK
+    state ^= state >> 15
+    state *= 0x735A_2D97
+    state &= _MASK
+    state ^= state >> 15
+    return state
+
+
+class KeyedDropout(nn.Module):
+    """Zero a share ``rate`` of the elements and scale up the rest; the identity where ``key`` is None.
+
+    The salt that sets one layer's masks apart from another's is given by :func:`number_dropouts`.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        check_number("dropout", rate, least=0, below=1)
+        self.rate = rate
+        self.salt: int | None = None
+
+    def forward(self, values: Tensor, key: Tensor | None) -> Tensor:
+        """Drop elements of ``values`` (B, ..., D) by ``key``, an int64 scalar."""
+        if key is None or self.rate == 0.0:
+            return values
+        keep = self.keep(values.shape, key)
+        return values * keep.to(values.dtype).mul_(1.0 / (1.0 - self.rate))
+
+    def keep(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
+        """Which elements of a tensor of ``shape`` stay, bool.
+
+        The axes are mixed in one at a time, so only the last mixing touches as many words as there are elements.
+        """
+        assert self.salt is not None, "the head has to call number_dropouts(self) at the end of its constructor"
+        state = mix(key & _MASK)
+        state = mix(state ^ (key >> 32))
+        state = mix(state ^ self.salt)
+        for size in shape:
+            state = mix(state.unsqueeze(-1) ^ torch.arange(size, device=key.device))
+        return state >= round(self.rate * 2**32)
+
+
+def number_dropouts(head: nn.Module) -> None:
+    """Give every :class:`KeyedDropout` of ``head`` its salt: its number in the order of the modules."""
+    dropouts = [module for module in head.modules() if isinstance(module, KeyedDropout)]
+    for number, dropout in enumerate(dropouts):
+        dropout.salt = number

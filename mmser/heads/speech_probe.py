@@ -1,0 +1,58 @@
+"""The probe of SUPERB (Yang et al. 2021): layer mix, linear, mean over time, linear."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmser.heads.batch import Batch, Inputs
+from mmser.heads.dropout import KeyedDropout, number_dropouts
+from mmser.heads.layers import PooledStream
+from mmser.heads.options import check_choice, check_number
+
+
+@dataclass(frozen=True)
+class SpeechProbeOptions:
+    """Options of :class:`SpeechProbe`; the defaults are SUPERB's emotion task."""
+
+    hidden: int = 256
+    """Width of the projection (stated by SUPERB). 0: none, which is multinomial logistic regression."""
+    pooling: str = "mean"
+    """``mean`` (stated by SUPERB) or ``mean+std``."""
+    dropout: float = 0.0
+    """Rate before the last linear layer; SUPERB has none."""
+
+    def __post_init__(self) -> None:
+        check_number("hidden", self.hidden, least=0)
+        check_choice("pooling", self.pooling, ("mean", "mean+std"))
+        check_number("dropout", self.dropout, least=0, below=1)
+
+
+class SpeechProbe(nn.Module):
+    """Is the emotion linearly there? Everything before the last layer is linear too.
+
+    SUPERB projects every frame and then takes the mean. The mean of projections is the projection of the mean, so here
+    the mean comes first: the same function with the same gradients for 1/T of the work. It follows that the probe on
+    the ``utterance`` granularity *is* the probe on ``frame``. Several granularities are pooled apart and concatenated.
+    """
+
+    def __init__(self, inputs: Inputs, num_outputs: int, options: SpeechProbeOptions) -> None:
+        super().__init__()
+        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        streams = {
+            name: PooledStream(name, inputs.speech_dim, inputs.speech_layers, options.pooling)
+            for name in inputs.granularities
+        }
+        self.streams = nn.ModuleDict(streams)
+        dim = sum(stream.out_dim for stream in streams.values())
+        self.project = nn.Linear(dim, options.hidden) if options.hidden else None
+        self.dropout = KeyedDropout(options.dropout)
+        self.classify = nn.Linear(options.hidden or dim, num_outputs)
+        number_dropouts(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (B, num_outputs)."""
+        pooled = torch.cat([stream(batch.speech[name]) for name, stream in self.streams.items()], -1)
+        if self.project is not None:
+            pooled = self.project(pooled)
+        return self.classify(self.dropout(pooled, batch.key))

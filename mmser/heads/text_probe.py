@@ -1,0 +1,49 @@
+"""The probe's counterpart on text: mean of the token states, linear, linear."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mmser.heads.batch import Batch, Inputs
+from mmser.heads.dropout import KeyedDropout, number_dropouts
+from mmser.heads.layers import PooledStream
+from mmser.heads.options import check_choice, check_number
+
+
+@dataclass(frozen=True)
+class TextProbeOptions:
+    """Options of :class:`TextProbe`; all defaults are ours, chosen to match the speech probe."""
+
+    hidden: int = 256
+    """Width of the projection. 0: none, which is multinomial logistic regression."""
+    pooling: str = "mean"
+    """``mean`` or ``mean+std``, over the tokens in the batch."""
+    dropout: float = 0.0
+    """Rate before the last linear layer."""
+
+    def __post_init__(self) -> None:
+        check_number("hidden", self.hidden, least=0)
+        check_choice("pooling", self.pooling, ("mean", "mean+std"))
+        check_number("dropout", self.dropout, least=0, below=1)
+
+
+class TextProbe(nn.Module):
+    """Text alone, linearly. It ignores the speech in the batch."""
+
+    def __init__(self, inputs: Inputs, num_outputs: int, options: TextProbeOptions) -> None:
+        super().__init__()
+        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        self.stream = PooledStream("text", inputs.text_dim, 1, options.pooling)
+        dim = self.stream.out_dim
+        self.project = nn.Linear(dim, options.hidden) if options.hidden else None
+        self.dropout = KeyedDropout(options.dropout)
+        self.classify = nn.Linear(options.hidden or dim, num_outputs)
+        number_dropouts(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (B, num_outputs)."""
+        assert batch.text is not None, "a text head needs text in the batch"
+        pooled = self.stream(batch.text)
+        if self.project is not None:
+            pooled = self.project(pooled)
+        return self.classify(self.dropout(pooled, batch.key))

@@ -1,0 +1,213 @@
+"""Many runs as one: folds, seeds, layers and learning rates of one head train together.
+
+A small head on a batch of 32 leaves a processor mostly idle, whatever its speed. So the parameters of all runs are
+stacked, one forward and one backward pass serve them all, and each keeps to itself everything that makes it a run: its
+rows, their order, its dropout, learning rate, early stopping and best weights. Alone or among others, a run comes to
+the same result (up to the rounding of products of another size); :mod:`mmser.train.serial` is the loop to compare with.
+
+The engine is given training and dev rows and knows of no others.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmser.errors import ProtocolError
+from mmser.heads.batch import Batch
+from mmser.train.evaluate import by_length, posteriors, stacked_layers, stacked_logits, unweighted_averages
+from mmser.train.memory import max_stacked
+from mmser.train.optim import StackedAdamW, clip_norms
+from mmser.train.plan import (
+    Epoch,
+    Progress,
+    Run,
+    Trained,
+    Training,
+    check_run,
+    class_weights_of,
+    dropout_keys,
+    order_of,
+)
+from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows
+from mmser.train.table import Table
+
+__all__ = ["Epoch", "Run", "Trained", "Training", "posteriors", "train"]
+
+Report = Callable[[int, int], None]
+"""Called after every epoch with the epochs finished and the epochs to do, over all runs; a run that stops early
+finishes all of its own."""
+
+
+def train(
+    table: Table,
+    labels: Tensor,
+    build: Callable[[], nn.Module],
+    runs: Sequence[Run],
+    training: Training,
+    *,
+    progress: Report | None = None,
+) -> list[Trained]:
+    """Train one head for each run.
+
+    Args:
+        table: features; only the rows named in ``runs`` are read.
+        labels: (n,) int64 class of each row; rows that are in no run may hold anything, such as -1.
+        build: makes an untrained head (:mod:`mmser.heads`) from torch's random state; every run's has one shape.
+        runs: what to train; all with a layer, or all without.
+        training: how.
+        progress: told how far it is.
+
+    Returns:
+        The results, in the order of ``runs``.
+
+    Raises:
+        ProtocolError: a run without rows, with a row in train and dev, with a label that the head has no output for;
+            runs with and without a layer.
+    """
+    if not runs:
+        return []
+    head = initial_head(build, runs[0].seed)
+    labels = labels.cpu()
+    for run in runs:
+        check_run(run, labels, int(head.num_outputs))  # type: ignore[arg-type]
+    if len({run.layer is None for run in runs}) == 2:
+        raise ProtocolError("some runs name a speech layer and some do not: train them apart")
+    together = max_stacked(table, head, runs, training)
+    # Runs with more steps an epoch come first: those still at work are then always the first so many.
+    order = sorted(range(len(runs)), key=lambda number: (-len(runs[number].train_rows), number))
+    results: dict[int, Trained] = {}
+    for first in range(0, len(order), together):
+        numbers = order[first : first + together]
+        group = _Group(table, labels, build, [runs[number] for number in numbers], training)
+        while len(group.stack):
+            group.epoch()
+            if progress is not None:
+                waiting = sum(training.epochs - len(course.history) for course in group.courses if not course.done)
+                progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
+            group.retire()
+        results |= {numbers[place]: trained for place, trained in group.results.items()}
+    return [results[number] for number in range(len(runs))]
+
+
+class _Group:
+    """Runs that train together, from the one with the most training rows to the one with the fewest."""
+
+    def __init__(
+        self, table: Table, labels: Tensor, build: Callable[[], nn.Module], runs: list[Run], training: Training
+    ) -> None:
+        self.table, self.labels, self.training = table, labels, training
+        self.stack = Stack((initial_head(build, run.seed) for run in runs), table.device)
+        if training.normalise == "global":
+            fill_standardise(self.stack, table, runs)
+        self.num_classes = int(self.stack.template.num_outputs)  # type: ignore[arg-type]
+        self.places = list(range(len(runs)))
+        self.courses = [Progress(run, training) for run in runs]
+        self.best = self.stack.weights.clone()
+        self.results: dict[int, Trained] = {}
+        self.optimizer = StackedAdamW(
+            self.stack.weights.shape,
+            torch.tensor([run.learning_rate for run in runs], device=table.device),
+            torch.tensor([run.weight_decay for run in runs], device=table.device),
+            beta1=training.beta1,
+            beta2=training.beta2,
+            epsilon=training.epsilon,
+        )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Lay out what stays the same from epoch to epoch for the runs at work."""
+        runs, device = [course.run for course in self.courses], self.table.device
+        self.layer = stacked_layers([run.layer for run in runs])
+        weights = [class_weights_of(run, self.labels, self.num_classes, self.training) for run in runs]
+        self.class_weights = torch.stack(weights).to(device)
+        sorted_dev = [run.dev_rows[by_length(self.table, run.dev_rows)] for run in runs]
+        self.dev_rows, valid = pad_rows(sorted_dev, self.training.batch_size)
+        self.dev_valid, self.dev_labels = valid.to(device), self.labels[self.dev_rows].to(device)
+
+    def epoch(self) -> None:
+        """Train every run for one epoch, score it, and keep the weights of those that got better."""
+        losses = self._train_epoch()
+        logits = stacked_logits(self.stack, self.table, self.dev_rows, self.layer, self.training.batch_size)
+        scores = unweighted_averages(self.dev_labels, logits.argmax(-1), self.dev_valid, self.num_classes)
+        better = [
+            place
+            for place, (course, loss, score) in enumerate(
+                zip(self.courses, losses.tolist(), scores.tolist(), strict=True)
+            )
+            if course.record(loss, score)
+        ]
+        self.best[better] = self.stack.weights[better]
+
+    def _train_epoch(self) -> Tensor:
+        """One pass over each run's training rows; mean losses (R,)."""
+        size, runs = self.training.batch_size, [course.run for course in self.courses]
+        number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
+        rows, valid = pad_rows([order_of(run, number) for run in runs], size)
+        counts = valid.unflatten(1, (-1, size)).sum(-1)
+        at_work = (counts > 0).sum(0).tolist()
+        keys = torch.stack([dropout_keys(run, number, len(at_work)) for run in runs])
+        labels, valid, counts, keys = (part.to(self.table.device) for part in (self.labels[rows], valid, counts, keys))
+        totals = torch.zeros(len(runs), device=self.table.device)
+        for step, active in enumerate(at_work):
+            span = slice(step * size, (step + 1) * size)
+            layer = None if self.layer is None else self.layer[:active]
+            batch = self.table.gather(rows[:active, span], layer, keys[:active, step])
+            losses = self._step(batch, labels[:active, span], valid[:active, span])
+            totals[:active] += losses * counts[:active, step]
+        return totals / counts.sum(1)
+
+    def _step(self, batch: Batch, labels: Tensor, valid: Tensor) -> Tensor:
+        """One step of the first runs; their losses before it."""
+        leaves = self.stack.leaves(len(labels))
+        logits = self.stack(leaves, batch)
+        smoothing = self.training.label_smoothing
+        losses = mean_losses(logits, labels, valid, self.class_weights[: len(labels)], smoothing)
+        # A run's parameters sway its own loss alone, so the gradient of the sum is each run's own gradient.
+        parts = torch.autograd.grad(losses.sum(), leaves)
+        gradients = torch.cat([part.flatten(1) for part in parts], 1)
+        if self.training.clip_norm:
+            clip_norms(gradients, self.training.clip_norm)
+        self.optimizer.step(self.stack.weights, gradients)
+        return losses.detach()
+
+    def retire(self) -> None:
+        """Take the runs that are done out of the stack, so that they cost nothing more."""
+        done = [place for place, course in enumerate(self.courses) if course.done]
+        if not done:
+            return
+        for place in done:
+            state = self.stack.state(place, self.best[place])
+            self.results[self.places[place]] = self.courses[place].finish(state)
+        kept = [place for place in range(len(self.courses)) if place not in set(done)]
+        rows = torch.tensor(kept, dtype=torch.int64, device=self.table.device)
+        self.stack.keep(rows)
+        self.optimizer.keep(rows)
+        self.best = self.best[rows]
+        self.places = [self.places[place] for place in kept]
+        self.courses = [self.courses[place] for place in kept]
+        if kept:
+            self._prepare()
+
+
+def mean_losses(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor, smoothing: float) -> Tensor:
+    """Each run's cross-entropy, as ``torch.nn.functional.cross_entropy`` defines it with weights and smoothing.
+
+    Written as a product with the smoothed target distribution: its gradient scatters nothing, so it is the same on
+    every call on a GPU too.
+
+    Args:
+        logits: (R, B, C).
+        labels: (R, B) int64.
+        valid: (R, B) bool; the others have weight 0. At least one a run.
+        class_weights: (R, C).
+        smoothing: share of the target spread evenly over all classes.
+
+    Returns:
+        (R,)
+    """
+    num_classes = logits.shape[-1]
+    target = (labels.unsqueeze(-1) == torch.arange(num_classes, device=logits.device)).to(logits.dtype)
+    weights = class_weights.unsqueeze(1) * valid.unsqueeze(-1)
+    smoothed = target * (1 - smoothing) + smoothing / num_classes
+    return -(smoothed * weights * logits.log_softmax(-1)).sum((1, 2)) / (target * weights).sum((1, 2))

@@ -1,0 +1,189 @@
+"""What to train, what comes out, and the randomness that each run owns.
+
+The stacked engine and the serial loop share this file and nothing else of substance, so that they can be compared.
+"""
+
+import math
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmser.errors import ProtocolError
+from mmser.heads.options import check_choice, check_number
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One head to train. What it may see is written here: there is no test set."""
+
+    name: str
+    train_rows: NDArray[np.int64]
+    """Rows of the table that give gradients, and the statistics for standardising."""
+    dev_rows: NDArray[np.int64]
+    """Rows that select the epoch."""
+    seed: int
+    """Initial weights, order of the data and dropout follow from it, whatever else is trained beside."""
+    layer: int | None = None
+    """Speech layer, as an index into the table's; None: its only one, or all of them for a learned mix."""
+    learning_rate: float = 1e-3
+    """AdamW's. 1e-3 suits heads of a few layers on states that were standardised; our default."""
+    weight_decay: float = 1e-2
+    """AdamW's, decoupled (Loshchilov and Hutter 2019); torch's default."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train; the same for all runs of a stack. Defaults are ours where no source is named."""
+
+    epochs: int = 50
+    """At most."""
+    batch_size: int = 32
+    """Utterances a step. The last batch of an epoch may be smaller; its loss is the mean over what it has."""
+    patience: int = 10
+    """Epochs without a better dev score after which a run stops."""
+    beta1: float = 0.9
+    """AdamW: decay of the mean gradient (Kingma and Ba 2015)."""
+    beta2: float = 0.999
+    """AdamW: decay of the mean square (Kingma and Ba 2015)."""
+    epsilon: float = 1e-8
+    """AdamW: added to the root (Kingma and Ba 2015)."""
+    clip_norm: float = 1.0
+    """Longest gradient of one run, as a Euclidean norm; longer ones are scaled down. 0: no limit. SUPERB's recipes
+    clip at 1."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    class_weights: str = "none"
+    """``none``, or ``balanced``: n / (classes x n_class), counted on the run's own training rows."""
+    normalise: str = "global"
+    """``global``: each feature standardised by the run's own training rows; ``none``."""
+    memory_gb: float = 0.0
+    """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            check_number(name, getattr(self, name), least=1)
+        for name in ("beta1", "beta2", "label_smoothing"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        for name in ("epsilon", "clip_norm", "memory_gb"):
+            check_number(name, getattr(self, name), least=0)
+        check_choice("class_weights", self.class_weights, ("none", "balanced"))
+        check_choice("normalise", self.normalise, ("global", "none"))
+
+
+class Epoch(NamedTuple):
+    """One line of a run's history."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean over the epoch's utterances, dropout on, as the weights moved."""
+    dev_score: float
+    """UA on the dev rows, dropout off, at the epoch's end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a run came to."""
+
+    run: Run
+    state: dict[str, Tensor]
+    """Parameters and buffers at the best epoch, on the CPU: what ``load_state_dict`` takes."""
+    best_epoch: int
+    """The first epoch with the highest dev score; 0, the initial weights, if the loss was never finite."""
+    dev_score: float
+    """UA at the best epoch; NaN if there is none."""
+    history: tuple[Epoch, ...]
+    diverged: bool = False
+    """The loss was not finite in the last epoch of the history, and the run ended there."""
+
+
+class Progress:
+    """The course of one run: history, best epoch, when to stop."""
+
+    def __init__(self, run: Run, training: Training) -> None:
+        self.run, self.training = run, training
+        self.history: list[Epoch] = []
+        self.best_epoch, self.best_score = 0, -math.inf
+        self.diverged = False
+
+    def record(self, train_loss: float, dev_score: float) -> bool:
+        """Note an epoch. True if it is the best so far, and its weights are to be kept."""
+        self.history.append(Epoch(len(self.history) + 1, train_loss, dev_score))
+        self.diverged = not math.isfinite(train_loss)
+        if self.diverged or not dev_score > self.best_score:
+            return False
+        self.best_epoch, self.best_score = len(self.history), dev_score
+        return True
+
+    @property
+    def done(self) -> bool:
+        """Whether to stop here."""
+        epoch = len(self.history)
+        return self.diverged or epoch >= self.training.epochs or epoch - self.best_epoch >= self.training.patience
+
+    def finish(self, state: dict[str, Tensor]) -> Trained:
+        """The result, given the weights of the best epoch."""
+        score = self.best_score if self.best_epoch else math.nan
+        return Trained(self.run, state, self.best_epoch, score, tuple(self.history), self.diverged)
+
+
+def derive(seed: int, *parts: str | int) -> int:
+    """A number in [0, 2^63) that depends on every part, the same on every machine and in every version.
+
+    >>> derive(1, "order", 2) == derive(1, "order", 2) != derive(1, "order", 3)
+    True
+    """
+    digest = blake2b(repr((seed, *parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def order_of(run: Run, epoch: int) -> NDArray[np.int64]:
+    """The training rows in the order of one epoch: a function of seed, epoch and the rows themselves."""
+    generator = torch.Generator().manual_seed(derive(run.seed, "order", epoch))
+    return np.asarray(run.train_rows)[torch.randperm(len(run.train_rows), generator=generator).numpy()]
+
+
+def dropout_keys(run: Run, epoch: int, num_steps: int) -> Tensor:
+    """(num_steps,) int64: the key of each step of an epoch, on the CPU."""
+    start = derive(run.seed, "dropout", epoch) >> 1  # room to count up without leaving int64
+    return start + torch.arange(num_steps)
+
+
+def class_weights_of(run: Run, labels: Tensor, num_classes: int, training: Training) -> Tensor:
+    """(num_classes,) float32: each class's weight in the loss, from the run's training rows.
+
+    A class that the rows lack has weight 0: there is nothing to weigh.
+    """
+    if training.class_weights == "none":
+        return torch.ones(num_classes)
+    counts = torch.bincount(labels[torch.from_numpy(run.train_rows)], minlength=num_classes)
+    return torch.where(counts > 0, len(run.train_rows) / (num_classes * counts.clamp(min=1)), 0.0)
+
+
+def check_run(run: Run, labels: Tensor, num_classes: int) -> None:
+    """Raise ProtocolError where a run cannot be trained, or could not be trusted."""
+    for part, rows in (("train", run.train_rows), ("dev", run.dev_rows)):
+        if not len(rows):
+            raise ProtocolError(f"run {run.name!r} has no {part} utterances")
+        if rows.min() < 0 or rows.max() >= len(labels):
+            raise ProtocolError(f"run {run.name!r}: {part} row {rows.max()} is not in the table of {len(labels)}")
+        found = labels[torch.from_numpy(rows)]
+        if int(found.min()) < 0 or int(found.max()) >= num_classes:
+            place = int(torch.nonzero((found < 0) | (found >= num_classes))[0])
+            raise ProtocolError(
+                f"run {run.name!r}: {part} row {rows[place]} has label {int(found[place])}; expected 0 to "
+                f"{num_classes - 1}, the outputs of the head"
+            )
+    shared = np.intersect1d(run.train_rows, run.dev_rows)
+    if len(shared):
+        raise ProtocolError(f"run {run.name!r}: {len(shared)} utterances are in train and in dev (row {shared[0]})")
+    if run.learning_rate <= 0 or run.weight_decay < 0:
+        raise ProtocolError(
+            f"run {run.name!r}: learning rate {run.learning_rate:g} and weight decay {run.weight_decay:g}; expected "
+            "a positive rate and a decay of at least 0"
+        )

@@ -1,0 +1,113 @@
+"""Many heads of one shape as one: every parameter has a leading axis, a run's parameters are one row of a matrix."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
+
+from mmser.heads.batch import Batch
+from mmser.heads.layers import Standardise
+from mmser.train.plan import Run
+from mmser.train.table import Table
+
+
+class Stack:
+    """R heads. ``weights`` (R, P) holds all parameters, ``buffers`` maps a name to (R, ...)."""
+
+    def __init__(self, heads: Iterable[nn.Module], device: torch.device) -> None:
+        """Copy the parameters and buffers of ``heads``, which all have the same shape."""
+        rows: list[Tensor] = []
+        buffers: list[dict[str, Tensor]] = []
+        for head in heads:
+            rows.append(torch.cat([p.detach().flatten() for p in head.parameters()]))
+            buffers.append(dict(head.named_buffers()))
+        self.template = head.to(device)
+        self.shapes = {name: p.shape for name, p in head.named_parameters()}
+        self.weights = torch.stack(rows).to(device)
+        self.buffers = {name: torch.stack([b[name] for b in buffers]).to(device) for name in buffers[0]}
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def leaves(self, active: int) -> list[Tensor]:
+        """The parameters of the first ``active`` runs, each (active, ...), to differentiate by.
+
+        They share memory with ``weights``: to slice inside the graph would give every gradient the size of the whole.
+        """
+        sizes = [shape.numel() for shape in self.shapes.values()]
+        columns = self.weights[:active].split(sizes, dim=1)
+        views = zip(columns, self.shapes.values(), strict=True)
+        return [column.view(active, *shape).detach().requires_grad_() for column, shape in views]
+
+    def __call__(self, leaves: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Outputs (R', B, num_outputs) of the first R' runs, of which ``leaves`` are the parameters."""
+        active = len(leaves[0])
+        parameters = dict(zip(self.shapes, leaves, strict=True))
+        buffers = {name: value[:active] for name, value in self.buffers.items()}
+        axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
+        return vmap(self._one, in_dims=(0, 0, axes))(parameters, buffers, batch)
+
+    def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
+        return functional_call(self.template, (parameters, buffers), (batch,))
+
+    def state(self, row: int, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """What ``load_state_dict`` takes, on the CPU: run ``row``'s, or with other ``weights`` (P,)."""
+        weights = self.weights[row] if weights is None else weights
+        columns = weights.cpu().split([shape.numel() for shape in self.shapes.values()])
+        parameters = {n: c.view(s).clone() for c, (n, s) in zip(columns, self.shapes.items(), strict=True)}
+        return parameters | {name: value[row].cpu().clone() for name, value in self.buffers.items()}
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop every run that is not in ``rows`` (int64, ascending)."""
+        self.weights = self.weights[rows]
+        self.buffers = {name: value[rows] for name, value in self.buffers.items()}
+
+
+def initial_head(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The head that ``build`` makes from ``seed``, on the CPU so that it is the same everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+def restored_head(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+    """The head that ``build`` makes, with the parameters and buffers of ``state``."""
+    head = initial_head(build, 0)
+    head.load_state_dict(dict(state))
+    return head
+
+
+def fill_standardise(stack: Stack, table: Table, runs: Sequence[Run]) -> None:
+    """Set the statistics of every run's standardising layers from its own training rows."""
+    known: dict[tuple[str, int | None, bytes], tuple[Tensor, Tensor]] = {}
+    for path, module in stack.template.named_modules():
+        if not isinstance(module, Standardise):
+            continue
+        for number, run in enumerate(runs):
+            layer = None if module.stream == "text" else run.layer
+            rows = np.ascontiguousarray(run.train_rows, dtype=np.int64)
+            case = (module.stream, layer, rows.tobytes())
+            if case not in known:  # runs that differ in seed or learning rate alone share their statistics
+                known[case] = table.streams[module.stream].moments(rows, layer)
+            stack.buffers[f"{path}.mean"][number], stack.buffers[f"{path}.std"][number] = known[case]
+
+
+def pad_rows(rows: Sequence[NDArray[np.int64]], multiple: int) -> tuple[Tensor, Tensor]:
+    """Lists of rows side by side, as long as the longest rounded up to a ``multiple``.
+
+    A list is filled up with its own last row, so that no run ever touches a row that is not its own.
+
+    Returns:
+        Rows (R, W) int64 and which of them count (R, W) bool, both on the CPU.
+
+    >>> pad_rows([np.array([5, 7, 9]), np.array([4])], 2)[0].tolist()
+    [[5, 7, 9, 9], [4, 4, 4, 4]]
+    """
+    width = -(-max(len(own) for own in rows) // multiple) * multiple
+    padded = np.stack([np.pad(own, (0, width - len(own)), mode="edge") for own in rows])
+    counts = torch.tensor([len(own) for own in rows])
+    return torch.from_numpy(padded.astype(np.int64)), torch.arange(width) < counts[:, None]

@@ -1,0 +1,289 @@
+"""The stacked engine: equal to the serial loop, blind to its neighbours and to rows that are not its own."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from torch import nn
+from torch.nn import functional as F
+
+from mmser.errors import ProtocolError
+from mmser.heads import HEADS
+from mmser.heads.batch import Inputs
+from mmser.train import engine
+from mmser.train.engine import Run, Trained, Training, mean_losses, posteriors, train
+from mmser.train.evaluate import unweighted_averages
+from mmser.train.memory import max_stacked
+from mmser.train.serial import train_serially
+from mmser.train.table import Packed, Table
+
+DIM, TEXT_DIM, LAYERS, CLASSES, NUM = 6, 5, 3, 3, 90
+
+CASES = {
+    "probe": ("speech-probe", {"hidden": 8, "dropout": 0.3}, 1),
+    "mixing probe": ("speech-probe", {"hidden": 0, "pooling": "mean+std"}, LAYERS),
+    "text probe": ("text-probe", {"hidden": 8}, 1),
+    "co-attention": ("coattention", {"width": 8, "heads": 2}, 1),
+    "deep co-attention": ("coattention", {"width": 8, "heads": 1, "blocks": 2, "self_attention": "after"}, 1),
+    "plain co-attention": ("coattention", {"width": 8, "heads": 2, "dropout": 0.0, "block_dropout": 0.0}, 1),
+    "mixing co-attention": ("coattention", {"width": 8, "heads": 1, "pooling": "attention"}, LAYERS),
+}
+"""Kind, options, speech layers in the mix."""
+
+
+def a_stream(dim: int, layers: int, seed: int, dtype: torch.dtype = torch.float16) -> Packed:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 6, NUM)
+    values = torch.from_numpy(rng.normal(1.0, 2.0, (layers, lengths.sum(), dim))).to(dtype)
+    return Packed(values, torch.tensor([0, *np.cumsum(lengths)]))
+
+
+def a_table() -> Table:
+    speech = {"word": a_stream(DIM, LAYERS, 1), "phone": a_stream(DIM, LAYERS, 2)}
+    return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, 1, 3))
+
+
+def some_labels() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(4).integers(0, CLASSES, NUM))
+
+
+def learnable_labels(table: Table) -> torch.Tensor:
+    """Whether an utterance's first feature is above 1 on average: the dev score then climbs for a while."""
+    word = table.speech["word"]
+    first = [word.values[1, word.offsets[row] : word.offsets[row + 1], 0].float() - 1 for row in range(NUM)]
+    return torch.tensor([int(values.sum() > 0) for values in first])
+
+
+def a_build(case: str) -> Callable[[], nn.Module]:
+    kind, options, layers = CASES[case]
+    granularities = ("word", "phone") if case in ("co-attention", "mixing probe") else ("word",)
+    inputs = Inputs(DIM, TEXT_DIM, granularities, layers)
+    return lambda: HEADS[kind].build(inputs, CLASSES, HEADS[kind].options(**options))
+
+
+def a_run(case: str, seed: int = 3, first: int = 0, num_train: int = 41, **changes: object) -> Run:
+    rows = np.random.default_rng(first).permutation(NUM - 5)
+    layer = None if CASES[case][2] > 1 else 1
+    run = Run(f"run {seed}", rows[:num_train], rows[num_train : num_train + 20], seed, layer, learning_rate=3e-3)
+    return replace(run, **changes)
+
+
+def neighbours(case: str) -> list[Run]:
+    """Runs with more and fewer steps an epoch, other folds, seeds, layers and rates; one of them diverges."""
+    layer = None if CASES[case][2] > 1 else 2
+    return [
+        a_run(case, seed=8, first=1, num_train=60, layer=layer, learning_rate=1e-2),
+        a_run(case),
+        a_run(case, seed=9, first=2, num_train=12, layer=layer, weight_decay=0.3),
+        a_run(case, seed=10, learning_rate=1e-4),
+    ]
+
+
+TRAINING = Training(epochs=4, batch_size=8, label_smoothing=0.1, class_weights="balanced")
+
+
+def assert_same(one: Trained, other: Trained, tolerance: float = 1e-5) -> None:
+    assert one.best_epoch == other.best_epoch
+    assert one.dev_score == pytest.approx(other.dev_score)
+    np.testing.assert_allclose(np.array(one.history), np.array(other.history), rtol=1e-4)
+    assert one.state.keys() == other.state.keys()
+    for name in one.state:
+        torch.testing.assert_close(one.state[name], other.state[name], rtol=tolerance, atol=tolerance)
+
+
+def assert_identical(one: Trained, other: Trained) -> None:
+    assert one.history == other.history
+    for name in one.state:
+        assert torch.equal(one.state[name], other.state[name]), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_alone_among_others_and_serially_a_run_is_the_same(case: str) -> None:
+    """After 24 steps, 6 an epoch (the last one of a single utterance)."""
+    table, labels, build = a_table(), some_labels(), a_build(case)
+    (alone,) = train(table, labels, build, [a_run(case)], TRAINING)
+    among = train(table, labels, build, neighbours(case), TRAINING)
+    serial = train_serially(table, labels, build, a_run(case), TRAINING)
+    assert len(serial.history) * 6 == 24
+    assert_same(alone, serial)
+    assert_same(among[1], serial)
+    for run, trained in zip(neighbours(case), among, strict=True):
+        assert trained.run.name == run.name
+    assert_same(among[2], train_serially(table, labels, build, neighbours(case)[2], TRAINING))
+
+
+def test_without_normalising_clipping_and_weights_too() -> None:
+    table, labels, build = a_table(), some_labels(), a_build("co-attention")
+    plain = Training(epochs=4, batch_size=16, normalise="none", clip_norm=0.0)
+    among = train(table, labels, build, neighbours("co-attention"), plain)
+    assert_same(among[1], train_serially(table, labels, build, a_run("co-attention"), plain))
+    assert not among[1].state["pairs.word.speech_input.standardise.mean"].any()
+
+
+def test_runs_that_stop_leave_the_others_as_they_were() -> None:
+    table, build = a_table(), a_build("probe")
+    labels = learnable_labels(table)
+    patient = replace(TRAINING, epochs=12, patience=2)
+    among = train(table, labels, build, neighbours("probe"), patient)
+    assert len({len(trained.history) for trained in among}) > 1, "the test needs runs that stop at different times"
+    for run, trained in zip(neighbours("probe"), among, strict=True):
+        assert_same(trained, train_serially(table, labels, build, run, patient))
+        assert trained.best_epoch == 1 + int(np.argmax([epoch.dev_score for epoch in trained.history]))
+        assert len(trained.history) in (12, trained.best_epoch + 2)
+
+
+def test_small_memory_splits_the_stack_and_changes_nothing() -> None:
+    table, labels, build = a_table(), some_labels(), a_build("co-attention")
+    runs = neighbours("co-attention")
+    ample, tight = replace(TRAINING, epochs=2), replace(TRAINING, epochs=2, memory_gb=1e-6)
+    assert max_stacked(table, build(), runs, tight) == 1
+    assert max_stacked(table, build(), runs, ample) > 100
+    whole = train(table, labels, build, runs, ample)
+    for one, other in zip(train(table, labels, build, runs, tight), whole, strict=True):
+        assert_same(one, other)
+
+
+def test_repeated_training_is_identical_and_leaves_torchs_random_state() -> None:
+    state = torch.get_rng_state()
+    first, second = (
+        train(a_table(), some_labels(), a_build("co-attention"), neighbours("co-attention"), TRAINING) for _ in range(2)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    for one, other in zip(first, second, strict=True):
+        assert_identical(one, other)
+
+
+@pytest.mark.parametrize("case", ["mixing probe", "co-attention"])
+def test_labels_and_features_of_other_rows_change_nothing(case: str) -> None:
+    """The leak test: what is outside train and dev could be anything, and not a bit of the result would change."""
+    table, labels, runs = a_table(), some_labels(), neighbours(case)[1:]
+    seen = np.unique(np.concatenate([rows for run in runs for rows in (run.train_rows, run.dev_rows)]))
+    hidden = np.setdiff1d(np.arange(NUM), seen)
+    assert len(hidden) >= 5
+    other_labels = labels.clone()
+    other_labels[hidden] = -1
+    streams = {}
+    for name, stream in table.streams.items():
+        values = stream.values.clone()
+        values[:, stream.states_of(hidden)] = 1e3
+        streams[name] = Packed(values, stream.offsets)
+    other_table = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"])
+    clean = train(table, labels, a_build(case), runs, TRAINING)
+    for one, other in zip(clean, train(other_table, other_labels, a_build(case), runs, TRAINING), strict=True):
+        assert_identical(one, other)
+
+
+def test_labels_of_its_own_rows_do_matter() -> None:
+    """The leak test could otherwise pass by an engine that reads no labels at all."""
+    run, labels = a_run("probe"), some_labels()
+    (clean,) = train(a_table(), labels, a_build("probe"), [run], TRAINING)
+    flipped = labels.clone()
+    flipped[run.train_rows[0]] = (flipped[run.train_rows[0]] + 1) % CLASSES
+    (changed,) = train(a_table(), flipped, a_build("probe"), [run], TRAINING)
+    assert changed.history != clean.history
+
+
+def test_a_run_that_diverges_ends_there_and_harms_no_other() -> None:
+    table, labels, build = a_table(), some_labels(), a_build("plain co-attention")
+    wild = replace(a_run("plain co-attention", seed=5), name="wild", learning_rate=1e30)
+    result, calm = train(table, labels, build, [wild, a_run("plain co-attention")], TRAINING)
+    assert result.diverged
+    assert not np.isfinite(result.history[-1].train_loss)
+    assert all(value.isfinite().all() for value in result.state.values()) or result.best_epoch
+    assert_same(calm, train_serially(table, labels, build, a_run("plain co-attention"), TRAINING))
+
+
+def test_posteriors_are_those_of_each_head_alone() -> None:
+    table, labels, build = a_table(), some_labels(), a_build("co-attention")
+    trained = train(table, labels, build, neighbours("co-attention"), replace(TRAINING, epochs=1))
+    rows = [np.array([88, 2, 50]), np.arange(NUM)[::-1], np.array([7]), np.arange(40)]
+    found = posteriors(table, build, trained, rows, batch_size=16, max_stacked=3)
+    for one, own, answer in zip(trained, rows, found, strict=True):
+        head = build()
+        head.load_state_dict(one.state)
+        for row, answered in zip(own, answer, strict=True):
+            batch = table.gather(torch.tensor([[row]]), torch.tensor([one.run.layer]))
+            single = torch.utils._pytree.tree_map(lambda leaf: None if leaf is None else leaf[0], batch)
+            expected = head(single).softmax(-1)[0].detach().numpy()
+            np.testing.assert_allclose(answered, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_unweighted_averages_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.integers(0, 4, (6, 50)), rng.integers(0, 5, (6, 50))
+    truth[0] %= 2  # classes 2 and 3 are absent: left out of the mean
+    valid = rng.random((6, 50)) < 0.7
+    found = unweighted_averages(*(torch.from_numpy(array) for array in (truth, prediction, valid)), 5)
+    for run in range(6):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # predicted classes that truth lacks
+            expected = balanced_accuracy_score(truth[run][valid[run]], prediction[run][valid[run]])
+        assert found[run].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_losses_are_torchs_cross_entropy(smoothing: float) -> None:
+    logits = torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (4, 7), generator=torch.Generator().manual_seed(1))
+    weights = torch.tensor([[1.0, 1, 1], [0.2, 1, 3], [2, 0.5, 1], [1, 2, 3]])
+    valid = torch.arange(7) < torch.tensor([7, 1, 4, 6])[:, None]
+    found = mean_losses(logits, labels, valid, weights, smoothing)
+    for run in range(4):
+        kept = valid[run]
+        expected = F.cross_entropy(logits[run][kept], labels[run][kept], weight=weights[run], label_smoothing=smoothing)
+        torch.testing.assert_close(found[run], expected)
+
+
+def test_progress_ends_at_all_epochs_of_all_runs() -> None:
+    calls: list[tuple[int, int]] = []
+    patient = replace(TRAINING, epochs=12, patience=2)
+    runs = neighbours("probe")
+    train(a_table(), some_labels(), a_build("probe"), runs, patient, progress=lambda *at: calls.append(at))
+    assert calls[-1] == (48, 48)
+    assert calls == sorted(calls)
+    assert calls[0] == (4, 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_rows": np.array([], dtype=np.int64)}, "run 'run 3' has no train utterances"),
+        ({"dev_rows": np.array([NUM])}, f"dev row {NUM} is not in the table of {NUM}"),
+        ({"dev_rows": np.array([89])}, "dev row 89 has label -1; expected 0 to 2, the outputs of the head"),
+        ({"train_rows": np.arange(9), "dev_rows": np.arange(8, 12)}, r"1 utterances are in train and in dev \(row 8\)"),
+        ({"learning_rate": 0.0}, "learning rate 0 and weight decay 0.01; expected a positive rate"),
+    ],
+)
+def test_runs_that_cannot_be_trusted_are_named(changes: dict, message: str) -> None:
+    labels = some_labels()
+    labels[89] = -1
+    with pytest.raises(ProtocolError, match=message):
+        train(a_table(), labels, a_build("probe"), [a_run("probe", **changes)], TRAINING)
+
+
+def test_layers_are_for_all_runs_or_for_none() -> None:
+    runs = [a_run("probe"), a_run("probe", layer=None)]
+    with pytest.raises(ProtocolError, match="some runs name a speech layer and some do not"):
+        train(a_table(), some_labels(), a_build("probe"), runs, TRAINING)
+    assert train(a_table(), some_labels(), a_build("probe"), [], TRAINING) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected at least 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1; expected at least 0 and less than 1"),
+        ({"class_weights": "sqrt"}, "class_weights is 'sqrt'; expected one of: none, balanced"),
+    ],
+)
+def test_training_is_checked(changes: dict, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        Training(**changes)
+
+
+def test_everything_public_is_there() -> None:
+    assert all(hasattr(engine, name) for name in engine.__all__)

@@ -1,0 +1,83 @@
+"""Heads on disk: what goes in comes out, and a foreign or tampered folder is refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_heads import VARIANTS, a_batch, a_head
+
+from mmser.errors import MmserError
+from mmser.heads.store import load_head, save_head
+
+CONFIG = {"labels": ["angry", "happy", "sad"], "layer": 9}
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_a_head_comes_back_as_it_was(tmp_path: Path, kind: str, options: dict) -> None:
+    head = a_head(kind, options)
+    save_head(head, tmp_path / "run", CONFIG)
+    before = torch.get_rng_state()
+    loaded, config = load_head(tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (config["kind"], config["labels"], config["layer"]) == (kind, CONFIG["labels"], 9)
+    assert (loaded.inputs, loaded.num_outputs, loaded.options) == (head.inputs, head.num_outputs, head.options)
+    assert torch.equal(loaded(a_batch(key=3)), head(a_batch(key=3)))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_head(a_head("coattention", {"width": 16, "heads": 4}), tmp_path, CONFIG)
+    return tmp_path
+
+
+def test_the_heads_own_names_are_reserved(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="config may not set"):
+        save_head(a_head("text-probe", {}), tmp_path, {"kind": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "perceiver"}, "unknown kind of head 'perceiver'; known: speech-probe, text-probe, coattention"),
+        ({"kind": ["coattention"]}, "unknown kind of head"),
+        ({"format": 2}, "format 2; this version of mmser reads format 1"),
+        ({"options": {"width": 16, "depth": 3}}, "options of coattention: unknown depth; known: width, heads"),
+        ({"options": {"width": "16"}}, "width is '16'; expected <class 'int'>"),
+        ({"options": {"dropout": 2.0}}, "dropout is 2; expected at least 0 and less than 1"),
+        ({"options": None}, "options of coattention: found None, expected a JSON object"),
+        ({"inputs": {"speech_dim": 12}}, "inputs: text_dim, granularities missing"),
+        ({"num_outputs": 10**12}, "tensor classify.bias is float32 .3,., expected float32 .1000000000000,."),
+        ({"num_outputs": True}, "num_outputs is True; expected a whole number"),
+    ],
+)
+def test_a_config_that_lies_is_refused(folder: Path, change: dict, message: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(MmserError, match=message):
+        load_head(folder)
+
+
+def test_missing_and_damaged_files_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(MmserError, match=r"model\.safetensors: not readable as safetensors"):
+        load_head(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(MmserError, match=r"model\.safetensors: not readable as safetensors"):
+        load_head(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(MmserError, match=r"config\.json: not readable as JSON"):
+        load_head(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(MmserError, match=r"config\.json: no such file; expected the folder of a trained head"):
+        load_head(folder)
+
+
+def test_tensors_of_another_type_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["classify.bias"] = weights["classify.bias"].half()
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(MmserError, match=r"tensor classify\.bias is float16 \(3,\), expected float32 \(3,\)"):
+        load_head(folder)

@@ -1,0 +1,225 @@
+"""The contract of mmser.heads, for every head in HEADS, and what each head computes."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from mmser.errors import ProtocolError
+from mmser.heads import HEADS
+from mmser.heads.batch import Batch, Inputs, Sequence
+from mmser.heads.coattention import Block, CoAttention, CoAttentionOptions
+from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked_mean, masked_std
+from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
+
+B, T, N, D, E = 4, 6, 5, 12, 10
+INPUTS = Inputs(speech_dim=D, text_dim=E, granularities=("word", "phone"))
+
+VARIANTS = [
+    ("speech-probe", {}),
+    ("speech-probe", {"pooling": "mean+std", "hidden": 0, "dropout": 0.3}),
+    ("text-probe", {}),
+    ("text-probe", {"pooling": "mean+std", "hidden": 0, "dropout": 0.3}),
+    ("coattention", {"width": 16, "heads": 4}),
+    ("coattention", {"width": 16, "heads": 2, "blocks": 2, "self_attention": "before", "pooling": "mean+std"}),
+    ("coattention", {"width": 8, "heads": 1, "self_attention": "after", "pooling": "attention", "feedforward": False}),
+]
+
+
+def a_head(kind: str, options: dict, layers: int = 1, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    head = HEADS[kind].build(replace(INPUTS, speech_layers=layers), 3, HEADS[kind].options(**options))
+    for module in head.modules():
+        if isinstance(module, Standardise):
+            module.mean.copy_(torch.randn(module.mean.shape))
+            module.std.copy_(torch.rand(module.std.shape) + 0.5)
+    return head
+
+
+def a_sequence(lengths: list[int], width: int, dim: int, layers: int = 1, seed: int = 0) -> Sequence:
+    """Random states; what lies in the padding is a large random number, different for every width."""
+    noise = torch.Generator().manual_seed(1000 * width + seed)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    values = 1e3 * torch.randn(len(lengths), layers, width, dim, generator=noise)
+    for b, length in enumerate(lengths):
+        states = torch.randn(layers, length, dim, generator=torch.Generator().manual_seed(100 * seed + b))
+        values[b, :, :length] = states
+    return Sequence(values if layers > 1 else values[:, 0], mask)
+
+
+def a_batch(extra: int = 0, layers: int = 1, key: int | None = None, empty: bool = False) -> Batch:
+    speech = {
+        "word": a_sequence([3, 0 if empty else 1, T, 2], T + extra, D, layers, seed=1),
+        "phone": a_sequence([5, 0 if empty else 4, 2, T + 2], T + 2 + 3 * extra, D, layers, seed=2),
+    }
+    text = a_sequence([N, 0 if empty else 2, 1, 4], N + 2 * extra, E, seed=3)
+    return Batch(speech, text, None if key is None else torch.tensor(key))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("key", [None, 7])
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_padding_never_changes_an_output(kind: str, options: dict, empty: bool, key: int | None, layers: int) -> None:
+    head = a_head(kind, options, layers)
+    short, long = (head(a_batch(extra, layers, key, empty)) for extra in (0, 5))
+    assert short.shape == (B, 3)
+    assert torch.isfinite(short).all()
+    torch.testing.assert_close(short, long, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_gradients_are_finite_with_empty_sequences(kind: str, options: dict) -> None:
+    head = a_head(kind, options)
+    head(a_batch(empty=True)).square().sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, f"{name} takes no part"
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_a_stack_gives_what_its_members_give(kind: str, options: dict) -> None:
+    heads = [a_head(kind, options, seed=seed) for seed in range(3)]
+    batches = [a_batch(key=seed) for seed in range(3)]
+    stacked = torch.utils._pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
+    outputs = vmap(lambda p, b, batch: functional_call(heads[0], (p, b), (batch,)))(*stack_module_state(heads), stacked)
+    for head, batch, output in zip(heads, batches, outputs, strict=True):
+        torch.testing.assert_close(output, head(batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_dropout_needs_a_key_and_depends_on_it(kind: str, options: dict) -> None:
+    head = a_head(kind, options)
+    plain, first, second = head(a_batch()), head(a_batch(key=1)), head(a_batch(key=2))
+    has_dropout = bool(options.get("dropout")) or kind == "coattention"
+    assert torch.equal(first, second) != has_dropout
+    assert torch.equal(plain, first) != has_dropout
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_options_can_be_built_without_arguments_and_are_frozen(kind: str) -> None:
+    options = HEADS[kind].options()
+    with pytest.raises(AttributeError):
+        options.dropout = 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("speech-probe", {"pooling": "max"}, "pooling is 'max'; expected one of: mean, mean+std"),
+        ("text-probe", {"dropout": 1.0}, "dropout is 1; expected at least 0 and less than 1"),
+        ("coattention", {"width": 100, "heads": 8}, "width 100 does not divide among 8 heads"),
+        ("coattention", {"blocks": 0}, "blocks is 0; expected at least 1"),
+        ("coattention", {"self_attention": "both"}, "self_attention is 'both'; expected one of: none, before, after"),
+    ],
+)
+def test_wrong_options_are_named(kind: str, options: dict, message: str) -> None:
+    with pytest.raises(ProtocolError, match=re.escape(message)):
+        HEADS[kind].options(**options)
+
+
+def test_wrong_inputs_are_named() -> None:
+    with pytest.raises(ProtocolError, match="granularities word, letter: expected different ones of frame"):
+        Inputs(D, E, ("word", "letter"))
+    speechless = Inputs(0, E, ())
+    assert HEADS["text-probe"].build(speechless, 2, HEADS["text-probe"].options()).num_outputs == 2
+    with pytest.raises(ProtocolError, match="CoAttention reads speech, but the inputs name no granularity"):
+        HEADS["coattention"].build(speechless, 2, HEADS["coattention"].options())
+
+
+def in_frame_order(probe: SpeechProbe, sequence: Sequence) -> Tensor:
+    """SUPERB's probe as published: every frame standardised, mixed and projected, then the mean."""
+    stream = probe.streams["frame"]
+    frames = (sequence.values - stream.standardise.mean[:, None]) / stream.standardise.std[:, None]
+    weights = stream.mix.logits.softmax(0)
+    mixed = sum(weights[layer] * frames[:, layer] for layer in range(len(weights)))
+    projected = probe.project(mixed)
+    means = torch.stack([row[valid].mean(0) for row, valid in zip(projected, sequence.mask, strict=True)])
+    return probe.classify(means)
+
+
+def test_the_probe_that_pools_first_is_superbs_probe_gradients_included() -> None:
+    torch.manual_seed(0)
+    probe = SpeechProbe(Inputs(D, 0, ("frame",), speech_layers=4), 3, SpeechProbeOptions(hidden=8))
+    probe.streams["frame"].mix.logits.data.normal_()
+    probe.streams["frame"].standardise.mean.normal_()
+    sequence = a_sequence([9, 1, 5, 7], 9, D, layers=4)
+    results = []
+    for outputs in (probe(Batch({"frame": sequence}, None, None)), in_frame_order(probe, sequence)):
+        gradients = torch.autograd.grad(outputs.logsumexp(-1).sum(), list(probe.parameters()))
+        results.append((outputs, *gradients))
+    for ours, published in zip(*results, strict=True):
+        torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5)
+
+
+def test_pooled_stream_takes_mean_and_deviation_of_standardised_states() -> None:
+    stream = PooledStream("word", D, 1, "mean+std")
+    stream.standardise.mean.normal_()
+    stream.standardise.std.uniform_(0.5, 2.0)
+    sequence = a_sequence([3, 0], 6, D)
+    states = (sequence.values[0, :3] - stream.standardise.mean) / stream.standardise.std
+    pooled = stream(sequence)
+    torch.testing.assert_close(pooled[0], torch.cat([states.mean(0), states.std(0, correction=0)]))
+    assert not pooled[1].any()  # an empty utterance is the training data's mean
+
+
+def test_layer_mix_starts_as_the_mean_of_the_layers() -> None:
+    values = torch.randn(2, 5, 3, D)
+    torch.testing.assert_close(LayerMix(5)(values), values.mean(1))
+    torch.testing.assert_close(LayerMix(5)(values[:, :, 0]), values[:, :, 0].mean(1))
+
+
+def test_masked_statistics_are_those_of_the_valid_steps() -> None:
+    values, mask = a_sequence([4, 1, 0], 6, D)
+    torch.testing.assert_close(masked_mean(values, mask)[0], values[0, :4].mean(0))
+    torch.testing.assert_close(masked_std(values, mask)[0], values[0, :4].std(0, correction=0))
+    assert not masked_mean(values, mask)[2].any()
+
+
+def test_attention_pooling_weighs_by_the_learned_query() -> None:
+    values, mask = a_sequence([3, 2], 5, D)
+    pool = Pool(D, "attention")
+    weights = (values[0, :3] @ pool.score.weight[0]).softmax(0)
+    torch.testing.assert_close(pool(values, mask)[0], weights @ values[0, :3])
+
+
+def test_a_block_is_torchs_decoder_layer() -> None:
+    """A block is nn.MultiheadAttention, residual, norm, feed-forward, residual, norm: compare with torch's parts."""
+    torch.manual_seed(0)
+    block = Block(CoAttentionOptions(width=16, heads=4))
+    query, context = a_sequence([T, 3], T, 16, seed=4), a_sequence([N, 2], N, 16, seed=5)
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True)
+    attention = block.attention
+    theirs.in_proj_weight.data = torch.cat([attention.query.weight, attention.key.weight, attention.value.weight])
+    theirs.in_proj_bias.data = torch.cat([attention.query.bias, torch.zeros(16), attention.value.bias])
+    theirs.out_proj.load_state_dict(attention.output.state_dict())
+    answers, weights = theirs(
+        query.values, context.values, context.values, key_padding_mask=~context.mask, average_attn_weights=False
+    )
+    values = block.attention_norm(query.values + answers)
+    values = block.feedforward_norm(values + block.contract(nn.functional.gelu(block.expand(values))))
+    ours, our_weights = block(query, context, None)
+    torch.testing.assert_close(our_weights, weights)
+    torch.testing.assert_close(ours.values[query.mask], values[query.mask])
+
+
+def test_attention_weights_on_request() -> None:
+    head = a_head("coattention", {"width": 16, "heads": 4, "blocks": 2})
+    assert isinstance(head, CoAttention)
+    batch = a_batch(empty=True)
+    outputs, weights = head.forward_with_attention(batch)
+    torch.testing.assert_close(outputs, head(batch))
+    assert list(weights) == [
+        f"{name}.{layer}.{way}"
+        for name in ("word", "phone")
+        for layer in (0, 1)
+        for way in ("speech_to_text", "text_to_speech")
+    ]
+    looks = weights["word.1.speech_to_text"]
+    assert looks.shape == (B, 4, T, N)
+    torch.testing.assert_close(looks[0].sum(-1), torch.ones(4, T))
+    assert not looks[1].any()  # no text to look at
+    assert not looks[2, :, :, 1:].any()  # one token

@@ -1,0 +1,59 @@
+"""The stacked optimiser against torch's, run by run."""
+
+import torch
+
+from mmser.train.optim import StackedAdamW, clip_norms
+
+RATES, DECAYS, STEPS = [1e-2, 3e-4, 0.1], [0.0, 0.5, 0.01], [30, 20, 5]
+
+
+def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
+    """Runs with their own rates, decays and numbers of steps; gradients differ by orders of magnitude."""
+    noise = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 7, generator=noise)
+    scale = torch.logspace(-6, 3, 7)
+    gradients = torch.randn(30, 3, 7, generator=noise) * scale
+    stacked = start.clone()
+    optimizer = StackedAdamW(
+        start.shape, torch.tensor(RATES), torch.tensor(DECAYS), beta1=0.9, beta2=0.98, epsilon=1e-6
+    )
+    for step in range(30):
+        active = sum(step < steps for steps in STEPS)
+        optimizer.step(stacked, gradients[step, :active])
+    for run, (rate, decay, steps) in enumerate(zip(RATES, DECAYS, STEPS, strict=True)):
+        alone = start[run].clone().requires_grad_()
+        theirs = torch.optim.AdamW([alone], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay)
+        for step in range(steps):
+            alone.grad = gradients[step, run].clone()
+            theirs.step()
+        torch.testing.assert_close(stacked[run], alone.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_runs_that_are_kept_go_on_as_before() -> None:
+    gradients = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
+    results = []
+    for drop in (False, True):
+        weights = torch.ones(3, 5)
+        optimizer = StackedAdamW(
+            weights.shape, torch.tensor(RATES), torch.tensor(DECAYS), beta1=0.9, beta2=0.999, epsilon=1e-8
+        )
+        kept = torch.tensor([0, 1, 2])
+        for step in range(4):
+            if drop and step == 2:
+                kept = torch.tensor([0, 2])
+                optimizer.keep(kept)
+                weights = weights[kept]
+            optimizer.step(weights, gradients[step, kept])
+        results.append(weights if drop else weights[[0, 2]])
+    assert torch.equal(*results)
+
+
+def test_clipping_is_torchs_run_by_run() -> None:
+    gradients = torch.randn(3, 9, generator=torch.Generator().manual_seed(2)) * torch.tensor([[0.01], [1.0], [50.0]])
+    clipped = gradients.clone()
+    clip_norms(clipped, 1.0)
+    for before, after in zip(gradients, clipped, strict=True):
+        parameter = torch.zeros(9, requires_grad=True)
+        parameter.grad = before.clone()
+        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+        torch.testing.assert_close(after, parameter.grad)

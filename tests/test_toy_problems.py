@@ -1,0 +1,68 @@
+"""Every head learns what it can, and co-attention learns what no linear probe can."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmser.heads import HEADS
+from mmser.heads.batch import Inputs
+from mmser.train.engine import Run, Training, posteriors, train
+from mmser.train.table import Packed, Table
+
+DIM, NUM, TRAIN, DEV = 8, 480, 320, 400
+TRAINING = Training(epochs=25, batch_size=32, patience=25)
+OPTIONS = {"coattention": {"width": 16, "heads": 2}}
+"""Smaller than the defaults, for heads that would be slow."""
+
+
+def a_stream(bits: np.ndarray, seed: int) -> Packed:
+    """Two to five noisy states an utterance; the bit is the sign of the first feature of one of them."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 6, NUM)
+    values = rng.normal(0, 0.3, (1, lengths.sum(), DIM))
+    offsets = np.array([0, *np.cumsum(lengths)])
+    values[0, offsets[:-1] + rng.integers(0, lengths), 0] += np.where(bits, 3.0, -3.0)
+    return Packed(torch.from_numpy(values).half(), torch.from_numpy(offsets))
+
+
+def a_table(speech_bits: np.ndarray, text_bits: np.ndarray) -> Table:
+    return Table(tuple(f"u{n}" for n in range(NUM)), {"word": a_stream(speech_bits, 1)}, a_stream(text_bits, 2))
+
+
+def a_build(kind: str) -> Callable[[], nn.Module]:
+    options = HEADS[kind].options(**OPTIONS.get(kind, {}))
+    return lambda: HEADS[kind].build(Inputs(DIM, DIM, ("word",)), 2, options)
+
+
+def accuracy(kind: str, table: Table, labels: np.ndarray) -> float:
+    """On the rows that neither trained nor selected."""
+    run = Run("toy", np.arange(TRAIN), np.arange(TRAIN, DEV), seed=1, learning_rate=1e-2)
+    hidden = torch.from_numpy(np.where(np.arange(NUM) < DEV, labels, -1))
+    trained = train(table, hidden, a_build(kind), [run], TRAINING)
+    (answer,) = posteriors(table, a_build(kind), trained, [np.arange(DEV, NUM)])
+    return float((answer.argmax(-1) == labels[DEV:]).mean())
+
+
+def two_bits() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 2, NUM), rng.integers(0, 2, NUM)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_learns_a_toy_problem(kind: str) -> None:
+    bits, _ = two_bits()
+    assert accuracy(kind, a_table(bits, bits), bits) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["speech-probe", "text-probe"])
+def test_one_modality_cannot_tell_what_is_in_both(kind: str) -> None:
+    speech, text = two_bits()
+    assert accuracy(kind, a_table(speech, text), speech ^ text) < 0.65
+
+
+def test_co_attention_can() -> None:
+    speech, text = two_bits()
+    assert accuracy("coattention", a_table(speech, text), speech ^ text) > 0.95
