@@ -47,6 +47,7 @@ def train(
     training: Training,
     *,
     progress: Report | None = None,
+    finished: Callable[[int, Trained], None] | None = None,
 ) -> list[Trained]:
     """Train one head for each run.
 
@@ -57,6 +58,7 @@ def train(
         runs: what to train; all with a layer, or all without.
         training: how.
         progress: told how far it is.
+        finished: given each run's place in ``runs`` and its result as soon as it is done, so that it can be kept.
 
     Returns:
         The results, in the order of ``runs``.
@@ -85,8 +87,10 @@ def train(
             if progress is not None:
                 waiting = sum(training.epochs - len(course.history) for course in group.courses if not course.done)
                 progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
-            group.retire()
-        results |= {numbers[place]: trained for place, trained in group.results.items()}
+            for place, trained in group.retire():
+                results[numbers[place]] = trained
+                if finished is not None:
+                    finished(numbers[place], trained)
     return [results[number] for number in range(len(runs))]
 
 
@@ -104,7 +108,6 @@ class _Group:
         self.places = list(range(len(runs)))
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
-        self.results: dict[int, Trained] = {}
         self.optimizer = StackedAdamW(
             self.stack.weights.shape,
             torch.tensor([run.learning_rate for run in runs], device=table.device),
@@ -171,14 +174,15 @@ class _Group:
         self.optimizer.step(self.stack.weights, gradients)
         return losses.detach()
 
-    def retire(self) -> None:
-        """Take the runs that are done out of the stack, so that they cost nothing more."""
+    def retire(self) -> list[tuple[int, Trained]]:
+        """Take the runs that are done out of the stack, so that they cost nothing more: their places and results."""
         done = [place for place, course in enumerate(self.courses) if course.done]
         if not done:
-            return
-        for place in done:
-            state = self.stack.state(place, self.best[place])
-            self.results[self.places[place]] = self.courses[place].finish(state)
+            return []
+        results = [
+            (self.places[place], self.courses[place].finish(self.stack.state(place, self.best[place])))
+            for place in done
+        ]
         kept = [place for place in range(len(self.courses)) if place not in set(done)]
         rows = torch.tensor(kept, dtype=torch.int64, device=self.table.device)
         self.stack.keep(rows)
@@ -188,6 +192,7 @@ class _Group:
         self.courses = [self.courses[place] for place in kept]
         if kept:
             self._prepare()
+        return results
 
 
 def mean_losses(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor, smoothing: float) -> Tensor:

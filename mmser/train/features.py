@@ -69,7 +69,8 @@ def open_sources(
             raise ProtocolError(
                 f"{cache.path}: no {granularity!r} states; "
                 + "; ".join(f"{name} holds {', '.join(names) or 'nothing yet'}" for name, names in held.items())
-                + f". Extract with --keep {granularity}" + ("" if kind == "speech" else " and an alignment (--align)")
+                + f". Extract with --keep {granularity}"
+                + ("" if kind == "speech" else " and an alignment (--align)")
             )
         speech[granularity] = stream
     return Sources(speech, _pick(cache, "text", text_stream, "--text-stream") if text else None)

@@ -103,7 +103,9 @@ def summarise(outcomes: Sequence[Outcome], truth: NDArray, speakers: Sequence[st
         by_seed = []
         for seed in sorted({o.seed for o in own}):
             of_seed = [o for o in own if o.seed == seed]
-            by_seed.append(tuple(np.concatenate(p) for p in zip(*((o.rows, o.posteriors) for o in of_seed), strict=True)))
+            by_seed.append(
+                tuple(np.concatenate(p) for p in zip(*((o.rows, o.posteriors) for o in of_seed), strict=True))
+            )
         rows = np.concatenate([r for r, _ in by_seed])
         prediction = np.concatenate([p.argmax(1) for _, p in by_seed])
         uas = tuple(float(unweighted_average_recall(truth[r], p.argmax(1))) for r, p in by_seed)

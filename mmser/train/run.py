@@ -175,7 +175,7 @@ def _train_part(
         for number, fold in enumerate(data.folds)
         for seed in range(experiment.seeds)
     ]
-    finished = {i: _load_trained(folder, run) for i, run in enumerate(runs)}
+    finished: dict[int, Trained | None] = {i: _load_trained(folder, run) for i, run in enumerate(runs)}
     missing = [i for i in range(len(runs)) if finished[i] is None]
 
     def keep(place: int, trained: Trained) -> None:
@@ -197,10 +197,13 @@ def _train_part(
         progress=lambda done, total: report(part.name, done, total),
         finished=keep,
     )
-    trained = [t for i, t in sorted([*((i, t) for i, t in finished.items() if t), *zip(missing, new, strict=True)])]
+    finished |= dict(zip(missing, new, strict=True))
+    trained = [t for t in finished.values() if t is not None]
     answers = posteriors(own, build, trained, [fold.test for fold, _ in cells], batch_size=training.batch_size)
     return [
-        Outcome(part.name, fold.name, seed, fold.test, answer, len(fold.train), len(fold.dev), t.best_epoch, t.dev_score)
+        Outcome(
+            part.name, fold.name, seed, fold.test, answer, len(fold.train), len(fold.dev), t.best_epoch, t.dev_score
+        )
         for (fold, seed), t, answer in zip(cells, trained, answers, strict=True)
     ]
 
