@@ -8,7 +8,7 @@ the same result (up to the rounding of products of another size); :mod:`mmser.tr
 The engine is given training and dev rows and knows of no others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +80,9 @@ def train(
     for first in range(0, len(order), together):
         numbers = order[first : first + together]
         group = _Group(table, labels, build, [runs[number] for number in numbers], training)
-        while len(group.stack):
-            group.epoch()
+        for waiting in group.epochs():
             if progress is not None:
-                waiting = sum(training.epochs - len(course.history) for course in group.courses if not course.done)
                 progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
-            group.retire()
         results |= {numbers[place]: trained for place, trained in group.results.items()}
     return [results[number] for number in range(len(runs))]
 
@@ -125,7 +122,14 @@ class _Group:
         self.dev_rows, valid = pad_rows(sorted_dev, self.training.batch_size)
         self.dev_valid, self.dev_labels = valid.to(device), self.labels[self.dev_rows].to(device)
 
-    def epoch(self) -> None:
+    def epochs(self) -> Iterator[int]:
+        """Train until every run has stopped; after each epoch, say how many epochs there may still be, over all runs."""
+        while self.courses:
+            self._epoch()
+            self._retire()
+            yield sum(self.training.epochs - len(course.history) for course in self.courses)
+
+    def _epoch(self) -> None:
         """Train every run for one epoch, score it, and keep the weights of those that got better."""
         losses = self._train_epoch()
         logits = stacked_logits(self.stack, self.table, self.dev_rows, self.layer, self.training.batch_size)
@@ -171,7 +175,7 @@ class _Group:
         self.optimizer.step(self.stack.weights, gradients)
         return losses.detach()
 
-    def retire(self) -> None:
+    def _retire(self) -> None:
         """Take the runs that are done out of the stack, so that they cost nothing more."""
         done = [place for place, course in enumerate(self.courses) if course.done]
         if not done:
