@@ -123,7 +123,7 @@ class _Group:
         self.dev_valid, self.dev_labels = valid.to(device), self.labels[self.dev_rows].to(device)
 
     def epochs(self) -> Iterator[int]:
-        """Train until every run has stopped; after each epoch, say how many epochs there may still be, over all runs."""
+        """Train until every run has stopped; after each epoch, say how many there may still be over all runs."""
         while self.courses:
             self._epoch()
             self._retire()
