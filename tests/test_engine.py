@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
-from mmser.train import engine
 from mmser.train.engine import Run, Trained, Training, mean_losses, posteriors, train
 from mmser.train.evaluate import unweighted_averages
 from mmser.train.memory import max_stacked
@@ -285,5 +284,18 @@ def test_training_is_checked(changes: dict, message: str) -> None:
         Training(**changes)
 
 
-def test_everything_public_is_there() -> None:
-    assert all(hasattr(engine, name) for name in engine.__all__)
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", ["mixing probe", "co-attention"])
+def test_a_gpu_comes_to_what_a_cpu_comes_to(case: str) -> None:
+    """Same order, same initial weights, same dropout; only sums are rounded otherwise."""
+    table = a_table()
+    streams = {name: Packed(one.values.cuda(), one.offsets.cuda()) for name, one in table.streams.items()}
+    there = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"])
+    on_cpu = train(table, some_labels(), a_build(case), neighbours(case), TRAINING)
+    for one, other in zip(on_cpu, train(there, some_labels(), a_build(case), neighbours(case), TRAINING), strict=True):
+        np.testing.assert_allclose(np.array(one.history)[:, 1], np.array(other.history)[:, 1], rtol=1e-3)
+    again = train(there, some_labels(), a_build(case), neighbours(case), TRAINING)
+    repeat = train(there, some_labels(), a_build(case), neighbours(case), TRAINING)
+    for one, other in zip(again, repeat, strict=True):
+        assert_identical(one, other)

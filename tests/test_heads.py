@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
-from mmser.heads.coattention import Block, CoAttention, CoAttentionOptions
+from mmser.heads.coattention import Block, CoAttention, CoAttentionOptions, PairLayer
 from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked_mean, masked_std
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
 
@@ -204,6 +204,29 @@ def test_a_block_is_torchs_decoder_layer() -> None:
     ours, our_weights = block(query, context, None)
     torch.testing.assert_close(our_weights, weights)
     torch.testing.assert_close(ours.values[query.mask], values[query.mask])
+
+
+def test_each_stream_asks_the_other_as_it_was_before() -> None:
+    torch.manual_seed(0)
+    layer = PairLayer(CoAttentionOptions(width=8, heads=2))
+    speech, text = a_sequence([T, 3], T, 8, seed=4), a_sequence([N, 2], N, 8, seed=5)
+    new_speech, new_text, _ = layer(speech, text, None)
+    torch.testing.assert_close(new_speech.values, layer.speech(speech, text, None)[0].values)
+    torch.testing.assert_close(new_text.values, layer.text(text, speech, None)[0].values)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_self_attention_comes_when_it_is_asked_for(when: str) -> None:
+    torch.manual_seed(0)
+    layer = PairLayer(CoAttentionOptions(width=8, heads=2, self_attention=when))
+    speech, text = a_sequence([T, 3], T, 8, seed=4), a_sequence([N, 2], N, 8, seed=5)
+    found, _, _ = layer(speech, text, None)
+    if when == "before":
+        speech, text = layer.speech_self(speech, speech, None)[0], layer.text_self(text, text, None)[0]
+    expected = layer.speech(speech, text, None)[0]
+    if when == "after":
+        expected = layer.speech_self(expected, expected, None)[0]
+    torch.testing.assert_close(found.values, expected.values)
 
 
 def test_attention_weights_on_request() -> None:

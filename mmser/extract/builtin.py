@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -32,35 +33,50 @@ class Size:
     heads: int
     convolution: int
     """Channels of the speech encoder's convolutions."""
+    text_width: int
+    """Width of the text encoder: fewer than some 200 dimensions do not keep a few hundred random words apart."""
 
 
 SIZES = {
-    "tiny": Size(width=64, blocks=3, heads=4, convolution=64),
-    "small": Size(width=192, blocks=4, heads=6, convolution=192),
+    "tiny": Size(width=64, blocks=3, heads=4, convolution=64, text_width=192),
+    "small": Size(width=192, blocks=4, heads=6, convolution=192, text_width=384),
 }
 
 # Words that are one token; all others are spelled letter by letter. A bag of whole words is what an untrained text
 # encoder can tell apart.
 COMMON_WORDS = """
-a about after again all alone already also always am an and angry another any are around as ask at away awful
-back bad be beautiful because bed been before behind believe best better big book both bread bring broken
-brother bus but buy by call came can car careful chair child city clean close coffee cold come could cup dark
-day dead dear did dinner do does dog done door down dream drink each early eat empty end enough even evening
-every everyone everything eyes face fair family far father feel few find fine first floor food for forgot
-found friend friends from full funny game garden gave get gift give glad go going gone good got great had half
-hand hands happy hard has hate have he head hear heart help her here him his home hope horrible hot hour hours
-house how hurt i if in into is it job joy just keep key keys kind kitchen know last late later laugh leave
-left less let letter lies life light like little live long look lost lot loud love lunch made make man many
-may me meet miss missed money monday more morning mother move much music must my near need never new news next
-nice night no nobody none not nothing now of off office often old on once one only open or other our out over
-own paper party people perfect phone place plan please problem put quiet rain ran read ready really rest right
-road room ruin ruined run sad said same saw say school see she shop should show sick sing sister sit sky sleep
-slow small smile so some something song soon sorry spring stand start station still stop story street such
-summer sun sure table take talk tea tell than thank that the their them then there these they thing things
-think this those though time tired to today together told tomorrow too took train tree true try turn two under
-until up us very wait waited walk wall want warm was watch water way we weather week well went were what when
-where which while white who whole why will wind window winter wish with without won wonderful word words work
-world worse worst would write wrong yellow yes yesterday yet you your
+a about acceptable according across after afternoon again airport all alone already also always am an and angry
+anniversary another answer any apartment are around arrived as ask at average away awful baby back bad bag bank be
+beautiful because bed bedroom been before behind believe beside best better bicycle big birthday blaming blue board
+book boss both bottle box boy bread bring broke broken brother brought bus but buy by call came can canceled cannot
+car care careful carpet chair chairs child children choose city clean close coat coffee cold come comfort coming
+cooked corner could cousins crashed cried cup cut dance dancing dare dark daughter day dead dear demand did died
+difference dinner do doctor does dog done door down dream drink drove each early eat either elevator eleven else
+empty end enough even evening ever every everybody everyone everything exactly exams excellent excuses eyes face
+failed fair family fantastic far father feel few fifth final finally find fine first floor flowers folder food for
+forgot form found four free fresh friend friends from full funeral funny furious game garden gave general get
+getting gift give glad glorious go goes going gone good got grandmother great had half hall hand hands hanging
+happened happy hard has hate have he head hear heart heartbroken held help her here high him his history home hooray
+hope horrible hot hotel hour hours house how hurt hurts i idea idiot if in insults into is it items job joy jumped
+just keep key keys kind kitchen know lake lamp large last late later laugh laughed leaking leave leaves left less
+let letter letters library lie lies life light like liked list listed little live loan lonely long look lost lot
+loud love lovely low lunch mad made mail main make makes man many married mat may me meet meeting members minutes
+miserable miss missed mistakes monday money more morning mother mourned move moved much music must my near need
+needed neighbor neither never new news newspaper next nice night nine no nobody none nor normal not nothing now
+number numbers of off office often old on once one only open opened opens opinion or ordinary other others our out
+outrage over own package page paint paper party passed people perfect phone pictures place plain plan plane planned
+platform please position present printed printer private prize problem procedure promise puppy put quiet quietly
+rain ran read reading ready really refused regular repair report rest results right river road roof room ruin ruined
+rule run sad said same sat saw say saying says schedule school scream seat second see sent seven she ships shop
+should show shut sick since sing single sister sit six size sky sleep slow small smile smiling so some somebody
+someone something son song soon sorry special spring stand standard start station still stole stop stops store story
+street strong stupid such summer sun support sure surprise table take takes talk tea teacher team tell ten test than
+thank that the their them then there these they thief thing things think third this those though thrilled through
+throw thursday time tired to today together told tomorrow tonight too took touch train tree trip true try turn
+twenty two uncle under until up upstairs us usual very village visit wait waited waiting walk wall want warm was
+watch water way we weather week weeping well went were wet what when where which while white who whole why will wind
+window winter wish with without won wonderful word words work works world worse worst would write wrong wrote years
+yellow yes yesterday yet you your
 """
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MARKS = "abcdefghijklmnopqrstuvwxyz0123456789äöüßéèêñçœæøå.,!?;:'\"-()[]&%$/"
@@ -118,32 +134,43 @@ def text_model(spec: str) -> tuple[BertModel, PreTrainedTokenizerFast]:
     )
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=size.width,
+        hidden_size=size.text_width,
         num_hidden_layers=size.blocks,
         num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
+        intermediate_size=2 * size.text_width,
     )
     return _fill(BertModel(config, add_pooling_layer=False)), fast
+
+
+# What a block adds to its input, and what a position adds to a word, is kept small: a random block at full strength
+# stirs words and positions until a linear head can tell neither.
+_BRANCH_GAIN = 0.3
+_POSITION_GAIN = 0.1
+_BRANCH_ENDS = ("out_proj.weight", "output_dense.weight", "output.dense.weight")
+_POSITIONS = ("position_embeddings.weight", "token_type_embeddings.weight")
 
 
 def _fill(model: nn.Module) -> nn.Module:
     """Weights from a generator of our own, so that no release of torch or transformers changes them.
 
-    Matrices and filters get normal values of deviation 1 / sqrt(fan-in) (activations keep their size through the
-    stack), embeddings deviation 1, norms 1 and biases 0. Each tensor's generator is seeded by the tensor's name.
+    Matrices get normal values of deviation 1 / sqrt(fan-in), convolutions sqrt(2) of that (He et al. 2015, eq. 10),
+    words deviation 1, norms 1 and biases 0. Each tensor's generator is seeded by the tensor's name.
     """
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if not tensor.is_floating_point():
                 continue
-            generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-            if "embeddings" in name and tensor.ndim == 2:
-                values = generator.standard_normal(tensor.shape)
-            elif name.endswith("original0"):  # gain of the weight-normalised positional convolution
-                values = np.ones(tensor.shape)
-            elif tensor.ndim >= 2:
-                values = generator.standard_normal(tensor.shape) / np.sqrt(np.prod(tensor.shape[1:]))
-            else:
-                values = np.full(tensor.shape, float(name.endswith("weight")))
-            tensor.copy_(torch.from_numpy(np.asarray(values, np.float32)))
+            tensor.copy_(torch.from_numpy(_values(name, tuple(tensor.shape)).astype(np.float32)))
     return model.eval()
+
+
+def _values(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    if name.endswith("original0"):  # gain of the weight-normalised positional convolution
+        return np.ones(shape)
+    if len(shape) < 2:
+        return np.full(shape, float(name.endswith("weight")))
+    values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape)
+    if "embeddings" in name:
+        return values * (_POSITION_GAIN if name.endswith(_POSITIONS) else 1.0)
+    gain = np.sqrt(2.0) if "conv_layers" in name else _BRANCH_GAIN if name.endswith(_BRANCH_ENDS) else 1.0
+    return values * gain / np.sqrt(np.prod(shape[1:]))

@@ -8,7 +8,7 @@ the same result (up to the rounding of products of another size); :mod:`mmser.tr
 The engine is given training and dev rows and knows of no others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +82,10 @@ def train(
     for first in range(0, len(order), together):
         numbers = order[first : first + together]
         group = _Group(table, labels, build, [runs[number] for number in numbers], training)
-        while len(group.stack):
-            group.epoch()
+        for waiting in group.epochs():
             if progress is not None:
-                waiting = sum(training.epochs - len(course.history) for course in group.courses if not course.done)
                 progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
-            for place, trained in group.retire():
+            for place, trained in group.retired():
                 results[numbers[place]] = trained
                 if finished is not None:
                     finished(numbers[place], trained)
@@ -108,6 +106,7 @@ class _Group:
         self.places = list(range(len(runs)))
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
+        self.results: dict[int, Trained] = {}
         self.optimizer = StackedAdamW(
             self.stack.weights.shape,
             torch.tensor([run.learning_rate for run in runs], device=table.device),
@@ -128,7 +127,14 @@ class _Group:
         self.dev_rows, valid = pad_rows(sorted_dev, self.training.batch_size)
         self.dev_valid, self.dev_labels = valid.to(device), self.labels[self.dev_rows].to(device)
 
-    def epoch(self) -> None:
+    def epochs(self) -> Iterator[int]:
+        """Train until every run has stopped; after each epoch, say how many there may still be over all runs."""
+        while self.courses:
+            self._epoch()
+            self._retire()
+            yield sum(self.training.epochs - len(course.history) for course in self.courses)
+
+    def _epoch(self) -> None:
         """Train every run for one epoch, score it, and keep the weights of those that got better."""
         losses = self._train_epoch()
         logits = stacked_logits(self.stack, self.table, self.dev_rows, self.layer, self.training.batch_size)
@@ -174,15 +180,19 @@ class _Group:
         self.optimizer.step(self.stack.weights, gradients)
         return losses.detach()
 
-    def retire(self) -> list[tuple[int, Trained]]:
-        """Take the runs that are done out of the stack, so that they cost nothing more: their places and results."""
+    def retired(self) -> list[tuple[int, Trained]]:
+        """Places and results of the runs that have stopped since this was last asked."""
+        news, self.results = list(self.results.items()), {}
+        return news
+
+    def _retire(self) -> None:
+        """Take the runs that are done out of the stack, so that they cost nothing more."""
         done = [place for place, course in enumerate(self.courses) if course.done]
         if not done:
-            return []
-        results = [
-            (self.places[place], self.courses[place].finish(self.stack.state(place, self.best[place])))
-            for place in done
-        ]
+            return
+        for place in done:
+            state = self.stack.state(place, self.best[place])
+            self.results[self.places[place]] = self.courses[place].finish(state)
         kept = [place for place in range(len(self.courses)) if place not in set(done)]
         rows = torch.tensor(kept, dtype=torch.int64, device=self.table.device)
         self.stack.keep(rows)
@@ -192,7 +202,6 @@ class _Group:
         self.courses = [self.courses[place] for place in kept]
         if kept:
             self._prepare()
-        return results
 
 
 def mean_losses(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor, smoothing: float) -> Tensor:

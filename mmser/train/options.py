@@ -56,7 +56,7 @@ class Experiment:
     """The same for text."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ..."""
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
     """Epochs, batch size, patience and the rest."""
 
     def __post_init__(self) -> None:

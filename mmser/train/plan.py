@@ -138,7 +138,7 @@ def derive(seed: int, *parts: str | int) -> int:
     >>> derive(1, "order", 2) == derive(1, "order", 2) != derive(1, "order", 3)
     True
     """
-    digest = blake2b(repr((seed, *parts)).encode(), digest_size=8).digest()
+    digest = blake2b(repr((int(seed), *parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -25,7 +25,7 @@ _SPLIT_NAMES = {
 """What corpora call their training and development parts, in lower case; a test part begins with "test"."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """One division of a corpus; the arrays hold row numbers in ascending order."""
 
@@ -108,6 +108,13 @@ def folds_from_split(
     """
     values = np.char.lower(np.char.strip(np.asarray(split_values, dtype=str)))
     _check_filled(values, "split")
+    chosen = _chosen_test(values, test)
+    parts = np.array([_SPLIT_NAMES.get(value, value) for value in values.tolist()], dtype=str)
+    return [_fold(chosen, parts == "train", parts == "dev", parts == chosen, speakers, labels)]
+
+
+def _chosen_test(values: NDArray[np.str_], test: str | None) -> str:
+    """The test part to open, of those among the split column's values in lower case."""
     tests = sorted({value for value in values.tolist() if value.startswith("test")}, key=_natural)
     unknown = sorted(set(values.tolist()) - set(tests) - set(_SPLIT_NAMES))
     if unknown:
@@ -119,11 +126,12 @@ def folds_from_split(
     if test is None and len(tests) > 1:
         listed = ", ".join(f"{name} ({counts[name]})" for name in tests)
         raise ProtocolError(f"the split column holds several test parts: {listed}; choose one")
-    chosen = test.strip().lower() if test is not None else (tests[0] if tests else "test")
-    if test is not None and chosen not in tests:
+    if test is None:
+        return tests[0] if tests else "test"
+    chosen = test.strip().lower()
+    if chosen not in tests:
         raise ProtocolError(f"no utterance is in split {test!r}; test parts found: {', '.join(tests) or 'none'}")
-    parts = np.array([_SPLIT_NAMES.get(value, value) for value in values.tolist()], dtype=str)
-    return [_fold(chosen, parts == "train", parts == "dev", parts == chosen, speakers, labels)]
+    return chosen
 
 
 def _fold(

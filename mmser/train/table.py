@@ -20,7 +20,7 @@ _MEANS = 32
 """Utterances averaged at a time: 150 MB of frames for half a minute each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """One stream's states: utterance i owns ``values[:, offsets[i]:offsets[i + 1]]``.
 
@@ -144,7 +144,7 @@ class Packed:
         return Packed(torch.cat(means, 1), offsets.to(self.offsets.device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """The features of a corpus on one device.
 
