@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
+from mmser.records import POOLINGS
 from mmser.units import FrameGrid
-
-POOLINGS = ("mean", "mean+std", "max")
-"""Ways to make one vector of a segment's frames; ``mean+std`` doubles the width."""
 
 
 def frame_ranges(starts_s: ArrayLike, ends_s: ArrayLike, num_frames: int, grid: FrameGrid) -> NDArray:
@@ -63,7 +61,7 @@ def pool(states: torch.Tensor, ranges: NDArray, how: str = "mean") -> torch.Tens
     Args:
         states: frame states (num_layers, num_frames, dim), float, on any device.
         ranges: half-open, non-empty frame ranges (num_segments, 2); they may overlap.
-        how: one of :data:`POOLINGS`; the deviation is the population's (divided by n), 0 for a single frame.
+        how: one of :data:`~mmser.records.POOLINGS`; the deviation is the population's, 0 for one frame.
 
     Returns:
         (num_layers, num_segments, dim), or twice the dim for ``mean+std``; same device, float32.

@@ -14,6 +14,9 @@ TIERS = ("word", "syllable", "phone")
 GRANULARITIES = ("frame", "phone", "syllable", "word", "utterance")
 """What a speech state can stand for, fine to coarse."""
 
+POOLINGS = ("mean", "mean+std", "max")
+"""Ways to make one vector of a segment's frames; ``mean+std`` doubles the width."""
+
 
 def check_utterance_id(utterance_id: str) -> None:
     """Refuse an id that could not be a file name anywhere, or that could leave its folder as one.

@@ -13,6 +13,7 @@ LAYERS = {
     "mmser": 0,
     "mmser.errors": 0,
     "mmser.units": 0,
+    "mmser.checks": 1,
     "mmser.records": 1,
     "mmser.transcript": 1,
     "mmser.metrics": 1,
@@ -26,6 +27,7 @@ LAYERS = {
     "mmser.extract": 3,
     "mmser.train": 3,
     "mmser.demo": 4,
+    "mmser.show": 4,
     "mmser.cli": 5,
 }
 

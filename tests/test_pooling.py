@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmser.pooling import POOLINGS, frame_ranges, num_without_centre, pool
+from mmser.pooling import frame_ranges, num_without_centre, pool
+from mmser.records import POOLINGS
 from mmser.units import SAMPLE_RATE, FrameGrid
 
 GRID = FrameGrid()

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmser.errors import MmserError
-from mmser.pooling import POOLINGS
-from mmser.records import GRANULARITIES
+from mmser.records import GRANULARITIES, POOLINGS
 
 NONE = "none"
 """Asked for as a model or an aligner: leave that stream out."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import Pool, StreamInput, masked_softmax
-from mmser.heads.options import POOLINGS, check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CoAttentionOptions:
         if self.width % self.heads:
             raise ProtocolError(f"width {self.width} does not divide among {self.heads} heads; choose a multiple")
         check_choice("self_attention", self.self_attention, ("none", "before", "after"))
-        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("pooling", self.pooling, ("mean", "mean+std", "attention"))
         check_number("block_dropout", self.block_dropout, least=0, below=1)
         check_number("dropout", self.dropout, least=0, below=1)
 

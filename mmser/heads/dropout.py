@@ -9,7 +9,7 @@ many draws what it would draw alone, on a CPU what it would draw on a GPU, and p
 import torch
 from torch import Tensor, nn
 
-from mmser.heads.options import check_number
+from mmser.checks import check_number
 
 _MASK = 0xFFFF_FFFF
 

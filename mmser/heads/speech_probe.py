@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mmser.checks import check_choice, check_number
 from mmser.heads.batch import Batch, Inputs
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import PooledStream
-from mmser.heads.options import check_choice, check_number
 
 
 @dataclass(frozen=True)

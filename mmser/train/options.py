@@ -1,18 +1,51 @@
-"""What a training is asked to do. Every default is here or in :class:`~mmser.train.plan.Training`, once."""
+"""What a training is asked to do. Every default is here, once; the command line shows them (and so loads no torch)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from mmser.errors import ProtocolError
-from mmser.heads import HEADS
-from mmser.records import GRANULARITIES
-from mmser.train.plan import Training
+from mmser.checks import check_choice, check_number
 
 NORMALISATIONS = ("global", "speaker", "none")
 
-FUSIONS: dict[str, tuple[str, ...]] = {"late-fusion": ("speech-probe", "text-probe")}
-"""Late fusions by name, with the members they have unless told otherwise: the mean of the members' posteriors."""
+
+@dataclass(frozen=True)
+class Training:
+    """How to train; the same for all runs of a stack. Defaults are ours where no source is named."""
+
+    epochs: int = 50
+    """At most."""
+    batch_size: int = 32
+    """Utterances a step. The last batch of an epoch may be smaller; its loss is the mean over what it has."""
+    patience: int = 10
+    """Epochs without a better dev score after which a run stops."""
+    beta1: float = 0.9
+    """AdamW: decay of the mean gradient (Kingma and Ba 2015)."""
+    beta2: float = 0.999
+    """AdamW: decay of the mean square (Kingma and Ba 2015)."""
+    epsilon: float = 1e-8
+    """AdamW: added to the root (Kingma and Ba 2015)."""
+    clip_norm: float = 1.0
+    """Longest gradient of one run, as a Euclidean norm; longer ones are scaled down. 0: no limit. SUPERB's recipes
+    clip at 1."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    class_weights: str = "none"
+    """``none``, or ``balanced``: n / (classes x n_class), counted on the run's own training rows."""
+    normalise: str = "global"
+    """``global``: each feature standardised by the run's own training rows; ``none``."""
+    memory_gb: float = 0.0
+    """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            check_number(name, getattr(self, name), least=1)
+        for name in ("beta1", "beta2", "label_smoothing"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        for name in ("epsilon", "clip_norm", "memory_gb"):
+            check_number(name, getattr(self, name), least=0)
+        check_choice("class_weights", self.class_weights, ("none", "balanced"))
+        check_choice("normalise", self.normalise, ("global", "none"))
 
 
 @dataclass(frozen=True)
@@ -20,7 +53,7 @@ class Experiment:
     """One head, or one late fusion, over all folds and seeds.
 
     Raises:
-        ProtocolError: an unknown head, member, granularity or normalisation.
+        ProtocolError: an unknown normalisation, or no seed.
     """
 
     head: str = "coattention"
@@ -60,64 +93,5 @@ class Experiment:
     """Epochs, batch size, patience and the rest."""
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS and self.head not in FUSIONS:
-            raise ProtocolError(f"no head is called {self.head!r}; there are {', '.join([*HEADS, *FUSIONS])}")
-        if self.members and self.head not in FUSIONS:
-            raise ProtocolError(f"--members belongs to a late fusion, but the head is {self.head!r}")
-        if self.normalise not in NORMALISATIONS:
-            raise ProtocolError(f"normalise {self.normalise!r}: expected one of {', '.join(NORMALISATIONS)}")
-        if self.seeds < 1:
-            raise ProtocolError(f"seeds {self.seeds}: expected at least 1")
-        for member in self.parts:
-            if member.head not in HEADS:
-                raise ProtocolError(f"no head is called {member.head!r}; members can be {', '.join(HEADS)}")
-            if member.granularity not in GRANULARITIES:
-                raise ProtocolError(
-                    f"no granularity is called {member.granularity!r}; there are {', '.join(GRANULARITIES)}"
-                )
-
-    @property
-    def parts(self) -> "list[Member]":
-        """The heads to train: the head itself, or a fusion's members."""
-        named = (self.members or FUSIONS[self.head]) if self.head in FUSIONS else (self.head,)
-        parts = []
-        for name in named:
-            head, _, granularity = name.partition("@")
-            parts.append(Member(name, head, granularity or self.granularity))
-        return parts
-
-    def head_options(self, head: str) -> Any:
-        """The options of a head, with this experiment's settings where the head has such an option.
-
-        Raises:
-            ProtocolError: a setting that none of the heads has, or a value of another type.
-        """
-        kinds = [HEADS[part.head].options for part in self.parts]
-        known = {f.name for kind in kinds for f in fields(kind)}
-        unknown = sorted(set(self.settings) - known)
-        if unknown:
-            raise ProtocolError(f"no option {unknown[0]!r} of {self.head}; there are {', '.join(sorted(known))}")
-        own = {f.name: f.type for f in fields(HEADS[head].options)}
-        return HEADS[head].options(**{n: _typed(n, v, own[n]) for n, v in self.settings.items() if n in own})
-
-
-@dataclass(frozen=True)
-class Member:
-    """A head of an experiment."""
-
-    name: str
-    """As the user named it, e.g. ``coattention@phone``."""
-    head: str
-    granularity: str
-
-
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """A setting as its field wants it; from the command line it comes as text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
-        return kind(value) if kind in (int, float) else value
-    except (ValueError, KeyError) as error:
-        raise ProtocolError(f"option {name}={value}: expected {kind.__name__}") from error
+        check_choice("normalise", self.normalise, NORMALISATIONS)
+        check_number("seeds", self.seeds, least=1)

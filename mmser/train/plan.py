@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmser.errors import ProtocolError
-from mmser.heads.options import check_choice, check_number
+from mmser.train.options import Training
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,45 +34,6 @@ class Run:
     """AdamW's. 1e-3 suits heads of a few layers on states that were standardised; our default."""
     weight_decay: float = 1e-2
     """AdamW's, decoupled (Loshchilov and Hutter 2019); torch's default."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train; the same for all runs of a stack. Defaults are ours where no source is named."""
-
-    epochs: int = 50
-    """At most."""
-    batch_size: int = 32
-    """Utterances a step. The last batch of an epoch may be smaller; its loss is the mean over what it has."""
-    patience: int = 10
-    """Epochs without a better dev score after which a run stops."""
-    beta1: float = 0.9
-    """AdamW: decay of the mean gradient (Kingma and Ba 2015)."""
-    beta2: float = 0.999
-    """AdamW: decay of the mean square (Kingma and Ba 2015)."""
-    epsilon: float = 1e-8
-    """AdamW: added to the root (Kingma and Ba 2015)."""
-    clip_norm: float = 1.0
-    """Longest gradient of one run, as a Euclidean norm; longer ones are scaled down. 0: no limit. SUPERB's recipes
-    clip at 1."""
-    label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes."""
-    class_weights: str = "none"
-    """``none``, or ``balanced``: n / (classes x n_class), counted on the run's own training rows."""
-    normalise: str = "global"
-    """``global``: each feature standardised by the run's own training rows; ``none``."""
-    memory_gb: float = 0.0
-    """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            check_number(name, getattr(self, name), least=1)
-        for name in ("beta1", "beta2", "label_smoothing"):
-            check_number(name, getattr(self, name), least=0, below=1)
-        for name in ("epsilon", "clip_norm", "memory_gb"):
-            check_number(name, getattr(self, name), least=0)
-        check_choice("class_weights", self.class_weights, ("none", "balanced"))
-        check_choice("normalise", self.normalise, ("global", "none"))
 
 
 class Epoch(NamedTuple):

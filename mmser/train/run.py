@@ -22,13 +22,14 @@ from mmser.manifest import Manifest, read_manifest
 from mmser.train.engine import train
 from mmser.train.evaluate import posteriors
 from mmser.train.features import MIX, Sources, load_table, open_sources, speech_layers
-from mmser.train.options import FUSIONS, Experiment, Member
+from mmser.train.members import FUSIONS, Member, head_options, members_of
+from mmser.train.options import Experiment
 from mmser.train.plan import Run, Trained
 from mmser.train.protocol import Fold, folds_from_split, make_folds
 from mmser.train.results import Line, Outcome, folds_table, predictions_table, summarise
 from mmser.train.table import Table
 
-Report = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], Any]
 """Told after every epoch: the head, epochs finished and epochs to do over all its runs."""
 
 
@@ -76,7 +77,7 @@ def train_head(
         ProtocolError: folds, labels or options do not allow it; the folder holds another experiment.
     """
     cache = Cache(cache_path)
-    parts = experiment.parts
+    parts = members_of(experiment)
     granularities = list(dict.fromkeys(p.granularity for p in parts if HEADS[p.head].needs_speech))
     sources = open_sources(
         cache,
@@ -154,7 +155,7 @@ def _train_part(
         granularities=tuple(own.speech),
         speech_layers=len(layers) if mixed else 1,
     )
-    options = experiment.head_options(part.head)
+    options = head_options(experiment, part.head)
 
     def build() -> torch.nn.Module:
         return kind.build(inputs, len(data.labels), options)

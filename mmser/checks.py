@@ -1,11 +1,8 @@
-"""Checks that the options of every head share."""
+"""Checks that the options of heads and trainings share."""
 
 from collections.abc import Collection
 
 from mmser.errors import ProtocolError
-
-POOLINGS = ("mean", "mean+std", "attention")
-"""Ways from a sequence to one vector; see :class:`mmser.heads.layers.Pool`."""
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:

@@ -1,0 +1,89 @@
+"""How things look in a terminal: progress, tables, counts. Plain lines where the output is piped."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_PLAIN_EVERY_S = 10.0
+"""Seconds between two lines of progress where nobody watches."""
+
+
+class Meter:
+    """Progress of several tasks, each named as it begins: a bar in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
+
+    def __call__(self, name: str, done: int, total: int, seconds: float = 0.0) -> None:
+        """Show that ``done`` of ``total`` are done, and how much audio that was."""
+        now = time.monotonic()
+        began = self._began.setdefault(name, now)
+        rate = f"{seconds / (now - began):.0f}x real time" if seconds and now > began else ""
+        if self._bars is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=total, rate="")
+            self._bars.update(self._tasks[name], completed=done, total=total, rate=rate)
+        elif done == total or now - self._printed.get(name, began) >= _PLAIN_EVERY_S:
+            self._printed[name] = now
+            click.echo(f"{name}: {done}/{total}" + (f", {rate}" if rate else ""), err=True)
+
+
+@contextmanager
+def meter() -> Iterator[Meter]:
+    """Show progress on standard error until the end of the ``with`` block."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Meter(None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        yield Meter(bars)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table on standard output; the first column to the left, the others to the right."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    # Piped, a table is as wide as it needs to be.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console.print(shown)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts as one phrase.
+
+    >>> counted({"no label": 3, "no word states": 1})
+    '3 no label, 1 no word states'
+    """
+    return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def size(num_bytes: float) -> str:
+    """Bytes for people.
+
+    >>> size(25_300_000)
+    '25.3 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000 or unit == "GB":
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError
