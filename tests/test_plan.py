@@ -21,12 +21,41 @@ def test_numbers_derived_from_a_seed_never_change() -> None:
     assert derive(1, "order", 2) == 1671847539343688486
 
 
+LENGTHS = np.random.default_rng(0).integers(1, 100, 70)
+
+
 def test_each_epoch_has_its_own_order_of_the_same_rows() -> None:
-    orders = [order_of(RUN, epoch) for epoch in (1, 2)] + [order_of(replace(RUN, seed=6), 1)]
-    for order in orders:
-        assert sorted(order) == sorted(RUN.train_rows)
-        assert sum(np.array_equal(order, other) for other in orders) == 1
-    assert np.array_equal(orders[0], order_of(replace(RUN, name="b", layer=3, learning_rate=1.0), 1))
+    def order(run: Run, epoch: int) -> np.ndarray:
+        return order_of(run, epoch, LENGTHS, 8)
+
+    orders = [order(RUN, 1), order(RUN, 2), order(replace(RUN, seed=6), 1)]
+    for one in orders:
+        assert sorted(one) == sorted(RUN.train_rows)
+        assert sum(np.array_equal(one, other) for other in orders) == 1
+    assert np.array_equal(orders[0], order(replace(RUN, name="b", layer=3, learning_rate=1.0), 1))
+
+
+def test_batches_are_a_plain_shuffle_and_only_their_places_are_arranged() -> None:
+    """Which utterances share a batch must not depend on their lengths: only when the batch comes does."""
+    batches = [
+        {frozenset(batch) for batch in np.split(order_of(RUN, 1, lengths, 8), range(8, 50, 8))}
+        for lengths in (LENGTHS, np.ones(70, dtype=np.int64), LENGTHS[::-1])
+    ]
+    assert batches[0] == batches[1] == batches[2]
+    assert len(batches[0]) == 7
+
+
+def test_the_batches_of_one_step_are_alike_in_length_whatever_the_seed() -> None:
+    lengths = np.exp(np.random.default_rng(0).normal(2.2, 0.75, 3200)).astype(np.int64) + 1
+    runs = [Run("r", np.arange(first, 3200), np.arange(1), seed=first) for first in range(20)]
+    longest = np.array([lengths[order_of(run, 1, lengths, 32)[:3168].reshape(99, 32)].max(1) for run in runs])
+    assert longest.max(0).mean() < 1.15 * longest.mean()
+    # and not from short to long: the first and the second half of an epoch are alike
+    assert longest[:, :50].mean() == pytest.approx(longest[:, 50:].mean(), rel=0.15)
+
+
+def test_fewer_rows_than_a_batch_are_just_shuffled() -> None:
+    assert sorted(order_of(RUN, 1, LENGTHS, 64)) == sorted(RUN.train_rows)
 
 
 def test_no_two_steps_share_a_key() -> None:

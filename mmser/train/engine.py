@@ -152,7 +152,7 @@ class _Group:
         """One pass over each run's training rows; mean losses (R,)."""
         size, runs = self.training.batch_size, [course.run for course in self.courses]
         number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
-        rows, valid = pad_rows([order_of(run, number) for run in runs], size)
+        rows, valid = pad_rows([order_of(run, number, self.table.lengths, size) for run in runs], size)
         counts = valid.unflatten(1, (-1, size)).sum(-1)
         at_work = (counts > 0).sum(0).tolist()
         keys = torch.stack([dropout_keys(run, number, len(at_work)) for run in runs])

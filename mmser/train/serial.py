@@ -58,7 +58,10 @@ def _train_epoch(
     epoch: int,
 ) -> float:
     head.train()
-    batches = np.split(order_of(run, epoch), range(training.batch_size, len(run.train_rows), training.batch_size))
+    batches = np.split(
+        order_of(run, epoch, table.lengths, training.batch_size),
+        range(training.batch_size, len(run.train_rows), training.batch_size),
+    )
     total = 0.0
     for rows, key in zip(batches, dropout_keys(run, epoch, len(batches)), strict=True):
         outputs = head(_batch(table, rows, run.layer, key))

@@ -171,6 +171,11 @@ class Table:
         """Every stream by name; text is ``"text"``."""
         return self.speech | ({"text": self.text} if self.text is not None else {})
 
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) states of each utterance, all streams together."""
+        return np.sum([stream.lengths.numpy() for stream in self.streams.values()], axis=0)
+
     @property
     def device(self) -> torch.device:
         """Where the features lie."""
