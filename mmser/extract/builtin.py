@@ -1,8 +1,9 @@
 """Encoders that need no download: real architectures, fixed weights, **untrained**.
 
-They exist so that every command can be tried, tested and demonstrated offline. An untrained convolution stack is still
-a usable acoustic front end (and says how much of a result is owed to pre-training), an untrained BERT is little more
-than a bag of words; neither stands for the encoders that the literature names.
+They exist so that every command can be tried, tested and demonstrated offline. The speech encoder is a wav2vec 2.0
+whose two convolutions are a mel-spaced filter bank and a smoother, set and not learnt, under blocks of random weights:
+a usable acoustic front end, which says how much of a result is owed to pre-training. The text encoder is a BERT of
+random weights: little more than a bag of words. Neither stands for the encoders that the literature names.
 """
 
 import zlib
@@ -20,6 +21,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Wav2Vec2Config, Wav2Vec2Model
 
 from mmser.errors import EncoderError
+from mmser.units import SAMPLE_RATE
 
 PREFIX = "builtin:"
 
@@ -31,15 +33,15 @@ class Size:
     width: int
     blocks: int
     heads: int
-    convolution: int
-    """Channels of the speech encoder's convolutions."""
+    bands: int
+    """Bands of the speech encoder's filter bank."""
     text_width: int
     """Width of the text encoder: fewer than some 200 dimensions do not keep a few hundred random words apart."""
 
 
 SIZES = {
-    "tiny": Size(width=64, blocks=3, heads=4, convolution=64, text_width=192),
-    "small": Size(width=192, blocks=4, heads=6, convolution=192, text_width=384),
+    "tiny": Size(width=64, blocks=3, heads=4, bands=48, text_width=192),
+    "small": Size(width=192, blocks=4, heads=6, bands=80, text_width=384),
 }
 
 # Words that are one token; all others are spelled letter by letter. A bag of whole words is what an untrained text
@@ -89,8 +91,15 @@ def _size(spec: str) -> Size:
     return SIZES[name]
 
 
+# Four phases a quarter turn apart: GELU rectifies each, and their mean is a band's level whatever the phase.
+_PHASES = 4
+_LOWEST_HZ, _HIGHEST_HZ = 60.0, 7600.0
+_KERNELS, _STRIDES = (240, 2), (160, 2)
+"""Together 400 samples wide and 320 apart, the frames of wav2vec 2.0."""
+
+
 def speech_model(spec: str) -> Wav2Vec2Model:
-    """The untrained wav2vec 2.0 of a name such as ``builtin:tiny`` (group norm, as wav2vec2-base has).
+    """The untrained wav2vec 2.0 of a name such as ``builtin:tiny`` (layer norm, as wav2vec2-large-lv60 has).
 
     Raises:
         EncoderError: no such name.
@@ -101,12 +110,45 @@ def speech_model(spec: str) -> Wav2Vec2Model:
         num_hidden_layers=size.blocks,
         num_attention_heads=size.heads,
         intermediate_size=4 * size.width,
-        conv_dim=(size.convolution,) * 7,
+        conv_dim=(_PHASES * size.bands, size.bands),
+        conv_kernel=_KERNELS,
+        conv_stride=_STRIDES,
+        num_feat_extract_layers=2,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
         num_conv_pos_embeddings=32,
         num_conv_pos_embedding_groups=4,
         apply_spec_augment=False,
     )
-    return _fill(Wav2Vec2Model(config))
+    model = _fill(Wav2Vec2Model(config))
+    bank, smoother = (layer.conv.weight for layer in model.feature_extractor.conv_layers)
+    with torch.no_grad():
+        bank.copy_(torch.from_numpy(_filter_bank(size.bands).astype(np.float32)).unsqueeze(1))
+        mean_of_phases = torch.eye(size.bands).repeat_interleave(_PHASES, dim=1).unsqueeze(-1)
+        smoother.copy_(mean_of_phases.expand(-1, -1, _KERNELS[1]) / (_PHASES * _KERNELS[1]))
+    return model
+
+
+def _filter_bank(bands: int) -> NDArray[np.float64]:
+    """Windowed cosines of norm 1, mel-spaced, four phases a band, shape (4 bands, samples).
+
+    A window is as long as two periods of its band's spacing, so high bands are short in time and wide in frequency.
+    """
+    width = _KERNELS[0]
+    lowest, highest = (np.log1p(hz / 700.0) for hz in (_LOWEST_HZ, _HIGHEST_HZ))  # mel, up to its factor
+    centres = 700.0 * np.expm1(np.linspace(lowest, highest, bands)) / SAMPLE_RATE
+    spacing = np.gradient(centres)
+    time = np.arange(width) - (width - 1) / 2
+    filters = []
+    for centre, step in zip(centres, spacing, strict=True):
+        length = min(width, round(2 / step))
+        window = np.zeros(width)
+        first = (width - length) // 2
+        window[first : first + length] = np.hanning(length + 2)[1:-1]
+        for phase in range(_PHASES):
+            wave = window * np.cos(2 * np.pi * (centre * time + phase / _PHASES))
+            filters.append(wave / np.linalg.norm(wave))
+    return np.array(filters)
 
 
 def text_model(spec: str) -> tuple[BertModel, PreTrainedTokenizerFast]:
@@ -153,8 +195,7 @@ _POSITIONS = ("position_embeddings.weight", "token_type_embeddings.weight")
 def _fill(model: nn.Module) -> nn.Module:
     """Weights from a generator of our own, so that no release of torch or transformers changes them.
 
-    Matrices get normal values of deviation 1 / sqrt(fan-in), convolutions sqrt(2) of that (He et al. 2015, eq. 10),
-    words deviation 1, norms 1 and biases 0. Each tensor's generator is seeded by the tensor's name.
+    Matrices get normal values of deviation 1 / sqrt(fan-in), words deviation 1, norms 1 and biases 0. Each tensor's generator is seeded by the tensor's name.
     """
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -172,5 +213,5 @@ def _values(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape)
     if "embeddings" in name:
         return values * (_POSITION_GAIN if name.endswith(_POSITIONS) else 1.0)
-    gain = np.sqrt(2.0) if "conv_layers" in name else _BRANCH_GAIN if name.endswith(_BRANCH_ENDS) else 1.0
+    gain = _BRANCH_GAIN if name.endswith(_BRANCH_ENDS) else 1.0
     return values * gain / np.sqrt(np.prod(shape[1:]))
