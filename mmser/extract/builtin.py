@@ -8,6 +8,7 @@ random weights: little more than a bag of words. Neither stands for the encoders
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
-from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Wav2Vec2Config, Wav2Vec2Model
 
 from mmser.errors import EncoderError
@@ -192,10 +192,11 @@ _BRANCH_ENDS = ("out_proj.weight", "output_dense.weight", "output.dense.weight")
 _POSITIONS = ("position_embeddings.weight", "token_type_embeddings.weight")
 
 
-def _fill(model: nn.Module) -> nn.Module:
+def _fill(model: Any) -> Any:
     """Weights from a generator of our own, so that no release of torch or transformers changes them.
 
-    Matrices get normal values of deviation 1 / sqrt(fan-in), words deviation 1, norms 1 and biases 0. Each tensor's generator is seeded by the tensor's name.
+    Matrices get normal values of deviation 1 / sqrt(fan-in), words deviation 1, norms 1 and biases 0. Each tensor's
+    generator is seeded by the tensor's name.
     """
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
