@@ -41,7 +41,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(width=64, blocks=3, heads=4, bands=48, text_width=192),
-    "small": Size(width=192, blocks=4, heads=6, bands=80, text_width=384),
+    "small": Size(width=384, blocks=4, heads=6, bands=80, text_width=384),
 }
 
 # Words that are one token; all others are spelled letter by letter. A bag of whole words is what an untrained text
