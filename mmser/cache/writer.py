@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from mmser.cache.schema import SCHEMA, Column, check_stream_name
 from mmser.cache.shard import ShardWriter
-from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_json, read_plan, write_json
+from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_json, read_plan, shard_paths, write_json
 from mmser.errors import CacheError
 
 MAX_UTTERANCES = 4096
@@ -78,6 +78,9 @@ class StreamWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        # Stopped before any work was planned, as by the recipe of a sister stream: no empty stream is left behind.
+        if error is not None and not (self.folder / PLAN_FILE).exists() and not shard_paths(self.folder):
+            (self.folder / RECIPE_FILE).unlink(missing_ok=True)
         self._lock.release()
 
     def _settle_recipe(self) -> None:
