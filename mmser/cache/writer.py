@@ -8,9 +8,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mmser.cache.json_files import write_json
 from mmser.cache.schema import SCHEMA, Column, check_stream_name
 from mmser.cache.shard import ShardWriter
-from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_json, read_plan, shard_paths, write_json
+from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_head, read_plan, shard_paths
 from mmser.errors import CacheError
 
 MAX_UTTERANCES = 4096
@@ -89,7 +90,7 @@ class StreamWriter:
             head = {"schema": SCHEMA, "stream": self.name, "recipe": self._recipe, "provenance": self._provenance}
             write_json(path, head)
             return
-        stored = read_json(path).get("recipe", {})
+        stored = read_head(self.folder).get("recipe", {})
         differences = difference(stored, self._recipe)
         if differences:
             raise CacheError(
