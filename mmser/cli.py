@@ -50,7 +50,12 @@ def main() -> None:
 
 @main.group(cls=_Commands)
 def cache() -> None:
-    """Look at a cache."""
+    r"""Look at a cache.
+
+    \b
+    mmser cache info cache/emodb
+    mmser cache verify cache/emodb
+    """
 
 
 @main.command()
@@ -182,7 +187,9 @@ def _training_options(command: Any) -> Any:
     for option in reversed(
         [
             click.option("--head", default=default("head"), help="speech-probe, text-probe, coattention, late-fusion."),
-            click.option("--granularity", type=click.Choice(GRANULARITIES), default=default("granularity")),
+            click.option(
+                "--granularity", type=click.Choice(GRANULARITIES), default=default("granularity"), help="Of speech."
+            ),
             click.option("--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned)."),
             click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
             click.option("--folds", default=default("folds"), help="Column: each value is test once; or split."),
@@ -192,13 +199,13 @@ def _training_options(command: Any) -> Any:
             click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
             click.option("--members", default="", help="Of late-fusion: HEAD or HEAD@GRANULARITY, comma-separated."),
             click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Head option: width=128."),
-            click.option("--learning-rate", type=float, default=default("learning_rate")),
-            click.option("--weight-decay", type=float, default=default("weight_decay")),
+            click.option("--learning-rate", type=float, default=default("learning_rate"), help="Of AdamW."),
+            click.option("--weight-decay", type=float, default=default("weight_decay"), help="Of AdamW."),
             click.option("--epochs", type=count, default=of_training("epochs"), help="At most."),
             click.option("--patience", type=count, default=of_training("patience"), help="Epochs without a better UA."),
-            click.option("--batch-size", type=count, default=of_training("batch_size")),
-            click.option("--class-weights", type=weights, default=of_training("class_weights")),
-            click.option("--label-smoothing", type=float, default=of_training("label_smoothing")),
+            click.option("--batch-size", type=count, default=of_training("batch_size"), help="Utterances a step."),
+            click.option("--class-weights", type=weights, default=of_training("class_weights"), help="Of the loss."),
+            click.option("--label-smoothing", type=float, default=of_training("label_smoothing"), help="0 to 1."),
             click.option("--speech-stream", help="Which stream, where several would do (mmser cache info)."),
             click.option("--text-stream", help="The same for text."),
             click.option("--device", default=default("device"), help="auto, cpu, cuda, ..."),
@@ -324,13 +331,18 @@ def verify(path: Path) -> None:
 
 
 @main.command()
-@click.option("--cache", "cache_path", type=click.Path(path_type=Path), default=Path("cache/demo"))
-@click.option("--runs", "runs_path", type=click.Path(path_type=Path), default=Path("runs/demo"))
+@click.option(
+    "--cache", "cache_path", type=click.Path(path_type=Path), default=Path("cache/demo"), help="Cache to make."
+)
+@click.option("--runs", "runs_path", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Run folders.")
 def demo(cache_path: Path, runs_path: Path) -> None:
-    """The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
+    r"""The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
 
     The corpus is spoken by espeak-ng and the encoders are untrained, so the figures say that everything works, and
     nothing about emotion in human speech.
+
+    \b
+    mmser demo
     """
     from mmser.demo.run import demo as run
     from mmser.show import meter

@@ -29,6 +29,7 @@ LAYERS = {
     "mmser.demo": 4,
     "mmser.show": 4,
     "mmser.cli": 5,
+    "mmser.__main__": 6,
 }
 
 

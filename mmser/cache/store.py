@@ -1,8 +1,7 @@
 """Caches and streams, for reading: the shards of a stream seen as one table."""
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmser.cache.json_files import read_json
 from mmser.cache.schema import KINDS, SCHEMA, SHARD_NAME, STATES, Column, check_stream_name
-from mmser.cache.shard import Shard, sync_folder
+from mmser.cache.shard import Shard
 from mmser.errors import CacheError
 
 RECIPE_FILE = "stream.json"
@@ -45,12 +45,7 @@ class Stream:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        head = read_json(folder / RECIPE_FILE)
-        if head.get("schema") != SCHEMA:
-            raise CacheError(
-                f"{folder / RECIPE_FILE}: cache schema {head.get('schema')}, this mmser reads {SCHEMA}; "
-                "extract again, or use the mmser that wrote it"
-            )
+        head = read_head(folder)
         self.recipe: dict[str, Any] = head.get("recipe", {})
         self.provenance: dict[str, Any] = head.get("provenance", {})
         self.shards = [Shard(path) for path in shard_paths(folder)]
@@ -203,32 +198,19 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.h5") if SHARD_NAME.fullmatch(path.name))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the cache.
+def read_head(folder: Path) -> dict[str, Any]:
+    """What made a stream: its recipe and its provenance.
 
     Raises:
-        CacheError: missing, or not a JSON object.
+        CacheError: missing, damaged, or of another schema.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CacheError(f"{path}: not found; is {path.parent} a cache of mmser?") from error
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CacheError(f"{path}: expected a JSON object")
-    return value
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object so that a reader sees the old one or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    head = read_json(folder / RECIPE_FILE)
+    if head.get("schema") != SCHEMA:
+        raise CacheError(
+            f"{folder / RECIPE_FILE}: cache schema {head.get('schema')}, this mmser reads {SCHEMA}; "
+            "extract again, or use the mmser that wrote it"
+        )
+    return head
 
 
 class Cache:
@@ -252,6 +234,24 @@ class Cache:
     def manifest_path(self) -> Path:
         """The rows the cache was made from."""
         return self.path / "manifest.csv"
+
+    @property
+    def failures_path(self) -> Path:
+        """What could not be extracted."""
+        return self.path / "failed.csv"
+
+    @property
+    def failures(self) -> dict[tuple[str, str], str]:
+        """Why an utterance could not be extracted, by (utterance, stream); empty where nothing failed."""
+        if not self.failures_path.exists():
+            return {}
+        with self.failures_path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if missing := {"utterance_id", "streams", "reason"} - set(rows.fieldnames or ()):
+                raise CacheError(
+                    f"{self.failures_path}: has no column {min(missing)!r}; delete it; an extraction makes it anew"
+                )
+            return {(row["utterance_id"], name): row["reason"] for row in rows for name in row["streams"].split()}
 
     @property
     def stream_names(self) -> list[str]:

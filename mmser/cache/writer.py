@@ -8,9 +8,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mmser.cache.json_files import write_json
 from mmser.cache.schema import SCHEMA, Column, check_stream_name
 from mmser.cache.shard import ShardWriter
-from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_json, read_plan, write_json
+from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_head, read_plan, shard_paths
 from mmser.errors import CacheError
 
 MAX_UTTERANCES = 4096
@@ -78,6 +79,9 @@ class StreamWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        # Stopped before any work was planned, as by the recipe of a sister stream: no empty stream is left behind.
+        if error is not None and not (self.folder / PLAN_FILE).exists() and not shard_paths(self.folder):
+            (self.folder / RECIPE_FILE).unlink(missing_ok=True)
         self._lock.release()
 
     def _settle_recipe(self) -> None:
@@ -86,7 +90,7 @@ class StreamWriter:
             head = {"schema": SCHEMA, "stream": self.name, "recipe": self._recipe, "provenance": self._provenance}
             write_json(path, head)
             return
-        stored = read_json(path).get("recipe", {})
+        stored = read_head(self.folder).get("recipe", {})
         differences = difference(stored, self._recipe)
         if differences:
             raise CacheError(

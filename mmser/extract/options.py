@@ -1,5 +1,6 @@
 """What an extraction is asked to do. Every default is here, once; the command line is made from these fields."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ class Extraction:
     """The recipe of an extraction.
 
     Raises:
-        MmserError: a granularity that does not exist, or one that needs an alignment where none is made.
+        MmserError: a granularity that does not exist, or one that needs an alignment where none is made; files for an
+            aligner where there is none; another value that cannot be.
     """
 
     speech_model: str = "facebook/wav2vec2-base"
@@ -64,8 +66,12 @@ class Extraction:
                 f"pooling {self.pooling!r} and dtype {self.dtype!r}: expected one of {', '.join(POOLINGS)} and one of "
                 f"{', '.join(DTYPES)}"
             )
-        if self.batch_seconds <= 0:
-            raise MmserError(f"batch_seconds {self.batch_seconds}: expected more than 0")
+        if not 0 < self.batch_seconds < math.inf:
+            raise MmserError(f"--batch-seconds {self.batch_seconds}: expected a number of seconds more than 0")
+        if self.aligner == NONE and (self.textgrids or self.lexicon):
+            raise MmserError(
+                "--textgrids and --lexicon are for an aligner: add --align textgrid or --align pocketsphinx"
+            )
 
     @property
     def granularities(self) -> tuple[str, ...]:

@@ -5,15 +5,16 @@ is left out with its reason and the rest goes on. Whatever is interrupted goes o
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmser.cache import Cache, Stream
-from mmser.errors import MmserError
+from mmser.errors import CacheError, MmserError
 from mmser.extract.align_stream import fill_alignments
 from mmser.extract.options import NONE, Extraction
-from mmser.extract.speech_stream import fill_speech
-from mmser.extract.text_stream import fill_text
+from mmser.extract.speech_stream import fill_speech, load_speech
+from mmser.extract.text_stream import fill_text, load_text
 from mmser.extract.work import Report, Work, write_failures
 from mmser.manifest import Manifest, merge, read_manifest, write_manifest
 
@@ -57,18 +58,21 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
     if options.speech_model == options.text_model == options.aligner == NONE:
         raise MmserError("nothing to extract: give --speech-model, --text-model or --align")
     work = Work(cache, {u.utterance_id: u for u in manifest.utterances()}, options, report)
-    cache.mkdir(parents=True, exist_ok=True)
+    # An encoder that cannot be had must not be found out after an hour of aligning.
+    text, speech = load_text(work), load_speech(work)
+    opened = _made(cache)
+    before = opened.failures
     aligned: Stream | None = None
     try:
         if options.aligner != NONE:
             aligned = fill_alignments(work)
-        if options.text_model != NONE:
-            fill_text(work)
-        if options.speech_model != NONE:
-            fill_speech(work, aligned)
+        if text is not None:
+            fill_text(work, *text)
+        if speech is not None:
+            fill_speech(work, *speech, aligned)
     finally:  # a stage that stops leaves what is finished usable
-        _keep_manifest(manifest, cache)
-        write_failures(cache / "failed.csv", work.failures)
+        _keep_manifest(manifest, opened)
+        write_failures(opened.failures_path, {**_unmended(opened, before), **work.failures})
     return Summary(
         len(work.utterances),
         work.added,
@@ -80,6 +84,24 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
     )
 
 
-def _keep_manifest(manifest: Manifest, cache: Path) -> None:
-    path = Cache(cache).manifest_path
+def _made(cache: Path) -> Cache:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"{cache}: a cache is a folder, and this one cannot be made ({error.strerror}); give another --cache"
+        ) from error
+    return Cache(cache)
+
+
+def _unmended(cache: Cache, before: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """Failures of former runs whose utterances their streams still lack: this run may have looked at others."""
+    streams = {name: cache.stream(name) for name in {name for _, name in before} & set(cache.stream_names)}
+    return {
+        (uid, name): reason for (uid, name), reason in before.items() if name in streams and uid not in streams[name]
+    }
+
+
+def _keep_manifest(manifest: Manifest, cache: Cache) -> None:
+    path = cache.manifest_path
     write_manifest(merge(read_manifest(path), manifest) if path.exists() else manifest, path)

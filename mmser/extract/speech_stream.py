@@ -61,13 +61,19 @@ class _Meter:
         self.work.report("speech", self.done + more, self.total, self.seconds + more_s)
 
 
-def fill_speech(work: Work, aligned: Stream | None) -> None:
+def load_speech(work: Work) -> tuple[SpeechEncoder, list[int]] | None:
+    """The encoder and the layers that were asked for; None where no speech is to be encoded."""
+    if work.options.speech_model == NONE:
+        return None
+    encoder = load_speech_encoder(work.options.speech_model, pick_device(work.options.device))
+    return encoder, pick_layers(work.options.layers, encoder.num_layers)
+
+
+def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: Stream | None) -> None:
     """Encode the recordings that the frame stream or the pooled stream lacks."""
     options = work.options
-    encoder = load_speech_encoder(options.speech_model, pick_device(options.device))
     if not encoder.batchable:
         work.notes.append(f"{encoder.name}: padding changes its states, so it was run one utterance at a time")
-    layers = pick_layers(options.layers, encoder.num_layers)
     pooled = tuple(g for g in options.granularities if g != "frame")
     recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
     name = stream_folder_name(encoder.name)

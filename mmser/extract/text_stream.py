@@ -7,6 +7,7 @@ import torch
 from mmser.cache import Column, StreamWriter, stream_folder_name
 from mmser.errors import EncoderError
 from mmser.extract.loading import pick_layers
+from mmser.extract.options import NONE
 from mmser.extract.text import TextEncoder, Tokens, load_text_encoder
 from mmser.extract.work import DTYPES, SHARD_BYTES, Work, check_storable, pick_device, provenance, text_digest
 
@@ -15,14 +16,20 @@ BATCH_TOKENS = 4096
 _COLUMNS = ("token_id", "start", "end", "word")
 
 
-def fill_text(work: Work) -> None:
+def load_text(work: Work) -> tuple[TextEncoder, list[int]] | None:
+    """The encoder and the layers that were asked for; None where there is nothing to encode."""
+    if work.options.text_model == NONE:
+        return None
+    if not work.texts():
+        work.notes.append("the manifest has no text: no text stream was made")
+        return None
+    encoder = load_text_encoder(work.options.text_model, pick_device(work.options.device))
+    return encoder, pick_layers(work.options.text_layers, encoder.num_layers)
+
+
+def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
     """Encode the transcripts that the stream lacks."""
     texts = work.texts()
-    if not texts:
-        work.notes.append("the manifest has no text: no text stream was made")
-        return
-    encoder = load_text_encoder(work.options.text_model, pick_device(work.options.device))
-    layers = pick_layers(work.options.text_layers, encoder.num_layers)
     name = f"text/{stream_folder_name(encoder.name)}"
     recipe = {**encoder.identity(), "layers": layers, "dtype": work.options.dtype}
     with StreamWriter(work.cache, name, recipe, provenance(encoder.device)) as writer:
