@@ -193,6 +193,7 @@ def _training_options(command: Any) -> Any:
             click.option("--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned)."),
             click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
             click.option("--folds", default=default("folds"), help="Column: each value is test once; or split."),
+            click.option("--test-split", help="Test part to open, where --folds split has several."),
             click.option("--label", default=default("label"), help="Column of the classes."),
             click.option("--labels", default="", help="Classes to keep, comma-separated. [default: all]"),
             click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),
