@@ -305,6 +305,18 @@ def test_what_is_interrupted_goes_on_to_the_same_end(cache: Path, fusion: Result
     np.testing.assert_array_equal(*epochs)
 
 
+def test_what_is_reported_as_done_is_kept(cache: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    train_head(
+        cache,
+        PROBE,
+        tmp_path / "run",
+        report=lambda _, done, total: told.append((done, total, len(heads(tmp_path / "run")))),
+    )
+    assert told[-1] == (36, 36, 6)
+    assert [kept for *_, kept in told] == sorted(kept for *_, kept in told)
+
+
 def test_a_lost_head_alone_is_trained_again(cache: Path, fusion: Result, tmp_path: Path) -> None:
     folder = train_head(cache, FUSION, tmp_path / "run").folder
     lost = folder / "heads" / "text-probe-fold3-seed1"
