@@ -1,5 +1,7 @@
 """The command line: parse, call one function, print. What a command needs is imported when it runs."""
 
+# ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
+
 import sys
 from dataclasses import fields, replace
 from functools import partial
@@ -39,7 +41,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="mmser")
 def main() -> None:
-    r"""Frozen speech and text encoders run once; fusion heads for speech emotion trained many at a time.
+    """Frozen speech and text encoders run once; fusion heads for speech emotion trained many at a time.
 
     \b
     mmser manifest emodb DIR --out emodb.csv      a corpus becomes a table
@@ -50,7 +52,7 @@ def main() -> None:
 
 @main.group(cls=_Commands)
 def cache() -> None:
-    r"""Look at a cache.
+    """Look at a cache.
 
     \b
     mmser cache info cache/emodb
@@ -63,7 +65,7 @@ def cache() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Manifest to write (.csv, .tsv, ...).")
 def manifest(corpus: str, folder: Path, out: Path) -> None:
-    r"""Write the manifest of a known CORPUS from its FOLDER, as downloaded.
+    """Write the manifest of a known CORPUS from its FOLDER, as downloaded.
 
     \b
     mmser manifest emodb ~/corpora/emodb --out emodb.csv
@@ -110,6 +112,7 @@ def _extract_options(command: Any) -> Any:
             click.option(
                 "--keep",
                 default="",
+                show_default=False,
                 help="Speech granularities: frame, phone, syllable, word, utterance (comma-separated). "
                 "[default: all that the alignment gives, but not frame]",
             ),
@@ -132,7 +135,7 @@ def _extract_options(command: Any) -> Any:
 @click.option("--cache", "cache_path", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
 @_extract_options
 def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) -> None:
-    r"""Run the encoders and the aligner once over a MANIFEST, into a cache.
+    """Run the encoders and the aligner once over a MANIFEST, into a cache.
 
     Run again, only what is missing is done. Utterances that cannot be processed are named in CACHE/failed.csv, the
     rest goes on, and the exit code is 3.
@@ -194,10 +197,10 @@ def _training_options(command: Any) -> Any:
             click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
             click.option("--folds", default=default("folds"), help="Column: each value is test once; or split."),
             click.option("--label", default=default("label"), help="Column of the classes."),
-            click.option("--labels", default="", help="Classes to keep, comma-separated. [default: all]"),
+            click.option("--labels", default="", show_default=False, help="Classes, comma-separated. [default: all]"),
             click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),
             click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
-            click.option("--members", default="", help="Of late-fusion: HEAD or HEAD@GRANULARITY, comma-separated."),
+            click.option("--members", default="", show_default=False, help="Of late-fusion: HEAD@GRANULARITY,HEAD,..."),
             click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Head option: width=128."),
             click.option("--learning-rate", type=float, default=default("learning_rate"), help="Of AdamW."),
             click.option("--weight-decay", type=float, default=default("weight_decay"), help="Of AdamW."),
@@ -220,7 +223,7 @@ def _training_options(command: Any) -> Any:
 @_training_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER]")
 def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
-    r"""Train a head on a CACHE over all folds and seeds, test it once, and print a table.
+    """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
 
     The epoch is chosen on the dev fold (the next value of the fold column); no speaker is in two parts. Run again,
     only what is missing is trained.
@@ -285,7 +288,7 @@ def _show_training(*results: "Result") -> None:
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def info(path: Path) -> None:
-    r"""What a cache holds.
+    """What a cache holds.
 
     \b
     mmser cache info cache/emodb
@@ -313,7 +316,7 @@ def info(path: Path) -> None:
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
-    r"""Check every byte of a cache; exit code 1 if anything is wrong.
+    """Check every byte of a cache; exit code 1 if anything is wrong.
 
     \b
     mmser cache verify cache/emodb
@@ -336,7 +339,7 @@ def verify(path: Path) -> None:
 )
 @click.option("--runs", "runs_path", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Run folders.")
 def demo(cache_path: Path, runs_path: Path) -> None:
-    r"""The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
+    """The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
 
     The corpus is spoken by espeak-ng and the encoders are untrained, so the figures say that everything works, and
     nothing about emotion in human speech.
