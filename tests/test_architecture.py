@@ -28,6 +28,7 @@ LAYERS = {
     "mmser.train": 3,
     "mmser.demo": 4,
     "mmser.show": 4,
+    "mmser.flags": 4,
     "mmser.cli": 5,
     "mmser.__main__": 6,
 }

@@ -17,7 +17,7 @@ from mmser.extract.decode import decode_units
 from mmser.extract.loading import pick_layers
 from mmser.extract.options import NONE
 from mmser.extract.speech import SpeechEncoder, load_speech_encoder
-from mmser.extract.work import DTYPES, SHARD_BYTES, Work, check_storable, pick_device, provenance
+from mmser.extract.work import DTYPES, SHARD_BYTES, Meter, Work, check_storable, pick_device, provenance
 from mmser.pooling import frame_ranges, num_without_centre, pool, pooled_dim
 from mmser.records import TIERS
 from mmser.units import SAMPLE_RATE
@@ -45,20 +45,6 @@ class _Job:
     @property
     def tiers(self) -> list[str]:
         return [g for g in self.granularities if g in TIERS]
-
-
-@dataclass
-class _Meter:
-    """How far the encoder is."""
-
-    work: Work
-    total: int
-    done: int = 0
-    seconds: float = 0.0
-
-    def show(self, more: int = 0, more_s: float = 0.0) -> None:
-        """Tell the user, counting what is done of the shard at work."""
-        self.work.report("speech", self.done + more, self.total, self.seconds + more_s)
 
 
 def load_speech(work: Work) -> tuple[SpeechEncoder, list[int]] | None:
@@ -108,7 +94,7 @@ def _fill(job: _Job) -> None:
         for unit in _plan(job, writer):
             todo.setdefault(unit.utterance_ids, {})[writer.name] = unit.number
     units = [Unit(i, ids) for i, ids in enumerate(todo)]
-    meter = _Meter(work, sum(len(unit.utterance_ids) for unit in units))
+    meter = Meter(work, "speech", sum(len(unit.utterance_ids) for unit in units))
     for decoded in decode_units(units, work.utterances, work.options.jobs):
         ids = decoded.unit.utterance_ids
         numbers = todo[ids]
@@ -137,7 +123,7 @@ def _plan(job: _Job, writer: StreamWriter) -> list[Unit]:
     return writer.plan(costs, min(SHARD_SECONDS, budget), redo)
 
 
-def _write_shards(job: _Job, numbers: Mapping[str, int], meter: _Meter, recordings: Mapping[str, Recording]) -> None:
+def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recordings: Mapping[str, Recording]) -> None:
     """Encode one shard's recordings and write them to the streams that want them."""
     ids = list(recordings)
     num_frames = [job.encoder.grid.num_frames(len(recordings[uid].samples)) for uid in ids]
