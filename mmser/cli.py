@@ -72,8 +72,8 @@ def cache() -> None:
 @main.command()
 @click.argument("corpus")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Manifest to write (.csv, .tsv, ...).")
-def manifest(corpus: str, folder: Path, out: Path) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Manifest to write (.csv, ...). [default: CORPUS.csv]")
+def manifest(corpus: str, folder: Path, out: Path | None) -> None:
     """Write the manifest of a known CORPUS from its FOLDER, as downloaded.
 
     \b
@@ -88,6 +88,7 @@ def manifest(corpus: str, folder: Path, out: Path) -> None:
     if corpus not in CORPORA:
         raise MmserError(f"no corpus is called {corpus!r}; there are: {', '.join(CORPORA)}")
     found = CORPORA[corpus](folder)
+    out = out or Path(f"{corpus}.csv")
     write_manifest(found, out)
     for warning in found.warnings:
         click.echo(f"Note: {warning}", err=True)

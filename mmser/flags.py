@@ -48,7 +48,10 @@ def extraction_options(command: Any) -> Any:
             click.option("--dtype", type=click.Choice(DTYPES), default=default("dtype"), help="Of the stored states."),
             click.option("--device", default=default("device"), help="auto, cpu, cuda, cuda:1, mps."),
             click.option(
-                "--batch-seconds", type=float, default=default("batch_seconds"), help="Padded audio in a batch."
+                "--batch-seconds",
+                type=float,
+                show_default=False,
+                help="Padded audio in a batch. [default: 6 on a CPU, 80 on a GPU]",
             ),
             click.option("--jobs", type=click.IntRange(min=1), help="Aligners and decoders. [default: one a core]"),
             click.option("--refresh", is_flag=True, help="Redo what changed since it was extracted."),
@@ -73,6 +76,7 @@ def training_options(command: Any) -> Any:
             click.option("--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned)."),
             click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
             click.option("--folds", default=default("folds"), help="Column: each value is test once; or split."),
+            click.option("--test-split", help="Test part to open, where --folds split has several."),
             click.option("--label", default=default("label"), help="Column of the classes."),
             click.option("--labels", default="", show_default=False, help="Classes, comma-separated. [default: all]"),
             click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),

@@ -64,7 +64,7 @@ def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: 
     recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
     name = stream_folder_name(encoder.name)
     made = provenance(encoder.device)
-    made["batches"] = f"{options.batch_seconds:g} s" if encoder.batchable else "one utterance"
+    made["batches"] = f"{_batch_seconds(work, encoder):g} s" if encoder.batchable else "one utterance"
     with ExitStack() as stack:
         frames_writer = pooled_writer = None
         if "frame" in options.granularities:
@@ -143,7 +143,7 @@ def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recording
             pooled = stack.enter_context(job.pooled.shard(numbers[job.pooled.name], ids, audio, tables))
             for tier in job.tiers:
                 pooled.put(tier, "segment", 0, np.concatenate([spans[tier][uid].index for uid in ids]))
-        first, budget = 0, job.work.options.batch_seconds * SAMPLE_RATE
+        first, budget = 0, _batch_seconds(job.work, job.encoder) * SAMPLE_RATE
         while first < len(ids):
             # The plan has the longest first, so the first of a batch decides how wide it is.
             size = max(1, int(budget // len(recordings[ids[first]].samples)))
@@ -161,6 +161,10 @@ def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recording
         for shard in (frames, pooled):
             if shard is not None:
                 shard.commit()
+
+
+def _batch_seconds(work: Work, encoder: SpeechEncoder) -> float:
+    return work.options.batch_seconds or (6.0 if encoder.device.type == "cpu" else 80.0)
 
 
 def _pooled_tables(

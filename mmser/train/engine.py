@@ -83,12 +83,13 @@ def train(
         numbers = order[first : first + together]
         group = _Group(table, labels, build, [runs[number] for number in numbers], training)
         for waiting in group.epochs():
-            if progress is not None:
-                progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
             for place, trained in group.retired():
                 results[numbers[place]] = trained
                 if finished is not None:
                     finished(numbers[place], trained)
+            # After the results are kept: whoever is told may stop everything.
+            if progress is not None:
+                progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
     return [results[number] for number in range(len(runs))]
 
 

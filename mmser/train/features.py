@@ -14,6 +14,9 @@ from mmser.train.table import Packed, Table
 MIX = "mix"
 """The layer asked for where a head is to learn a weighted sum of all layers."""
 
+_OF_EVERY = ("frame", "utterance")
+"""Granularities that every utterance has states of, aligned or not."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -22,6 +25,11 @@ class Sources:
     speech: dict[str, Stream]
     """Stream by granularity."""
     text: Stream | None
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All of them; one that holds several of the granularities is there once for each."""
+        return [*self.speech.values(), *([self.text] if self.text is not None else [])]
 
     def without(self, utterance_ids: Sequence[str]) -> dict[str, str]:
         """Utterances that some head could not see, with the reason."""
@@ -36,11 +44,12 @@ class Sources:
 def _unusable(stream: Stream, granularity: str, utterance_ids: Sequence[str], reason: str) -> dict[str, str]:
     there = [uid for uid in utterance_ids if uid in stream]
     absent = {uid: f"not in stream {stream.name}" for uid in utterance_ids if uid not in stream}
-    if granularity in ("frame", "utterance") or not there:  # every utterance has those
+    if granularity in _OF_EVERY or not there:
         return absent
     narrow = "start" if granularity == "token" else "segment"
     packed = stream.packed(granularity, narrow, utterances=there)
-    empty = {uid: reason for uid, n in zip(there, np.diff(packed.offsets), strict=True) if n == 0}
+    offsets = _kept_before(packed.values < 0)[packed.offsets] if granularity == "token" else packed.offsets
+    empty = {uid: reason for uid, n in zip(there, np.diff(offsets), strict=True) if n == 0}
     return {**absent, **empty}
 
 
@@ -57,7 +66,8 @@ def open_sources(
         text_stream: the same for text.
 
     Raises:
-        ProtocolError: no stream holds the granularity (says which there are), or several do and none was named.
+        ProtocolError: no stream holds the granularity (says which there are), several do and none was named, or the
+            one that was named holds another kind of states.
         CacheError: a named stream is not there.
     """
     speech = {}
@@ -70,9 +80,15 @@ def open_sources(
                 f"{cache.path}: no {granularity!r} states; "
                 + "; ".join(f"{name} holds {', '.join(names) or 'nothing yet'}" for name, names in held.items())
                 + f". Extract with --keep {granularity}"
-                + ("" if kind == "speech" else " and an alignment (--align)")
+                + ("" if granularity in _OF_EVERY else " and an alignment (--align)")
             )
         speech[granularity] = stream
+    if speech and speech_stream is not None and speech_stream not in {stream.name for stream in speech.values()}:
+        raise ProtocolError(
+            f"--speech-stream {speech_stream}: {', '.join(speech)} states are read from "
+            f"{', '.join(dict.fromkeys(stream.name for stream in speech.values()))}; frames lie in speech/..., all "
+            "others in pooled/..."
+        )
     return Sources(speech, _pick(cache, "text", text_stream, "--text-stream") if text else None)
 
 
@@ -104,13 +120,19 @@ def speech_layers(sources: Sources, asked: str) -> list[int]:
             raise ProtocolError(f"--layer mix: only layer {stored[0]} is stored; extract more with --layers")
         return stored
     try:
-        layer = int(asked)
+        layer = _stored_layer(stored, int(asked))
     except ValueError as error:
         raise ProtocolError(f"--layer {asked}: expected a number, or {MIX}") from error
-    layer = stored[layer] if layer < 0 and -layer <= len(stored) else layer
-    if layer not in stored:
+    if layer is None:
         raise ProtocolError(f"--layer {asked}: stored layers are {', '.join(map(str, stored))}")
     return [layer]
+
+
+def _stored_layer(stored: Sequence[int], asked: int) -> int | None:
+    """A layer by the encoder's number, or counted from the last that is stored; None if it is not there."""
+    if -len(stored) <= asked < 0:
+        return stored[asked]
+    return asked if asked in stored else None
 
 
 def load_table(
@@ -122,11 +144,12 @@ def load_table(
         sources: the streams.
         utterance_ids: a row of the table each.
         layers: speech layers.
-        text_layer: text layer; None is the last that is stored.
+        text_layer: text layer; -1 or None is the last that is stored.
         device: where the states are to lie.
 
     Raises:
-        CacheError: a layer or an utterance is not stored.
+        ProtocolError: the text layer is not stored.
+        CacheError: a speech layer or an utterance is not stored.
     """
     speech = {
         granularity: _packed(stream.packed(granularity, layers=layers, utterances=utterance_ids), device)
@@ -134,7 +157,10 @@ def load_table(
     }
     text = None
     if sources.text is not None:
-        layer = sources.text.layers[-1] if text_layer is None else text_layer
+        stored = sources.text.layers
+        layer = _stored_layer(stored, -1 if text_layer is None else text_layer)
+        if layer is None:
+            raise ProtocolError(f"--text-layer {text_layer}: stored layers are {', '.join(map(str, stored))}")
         states = sources.text.packed("token", layers=layer, utterances=utterance_ids)
         starts = sources.text.packed("token", "start", utterances=utterance_ids).values
         text = _packed(_without(states, starts < 0), device)
@@ -143,8 +169,12 @@ def load_table(
 
 def _without(column: PackedColumn, drop: NDArray[np.bool_]) -> PackedColumn:
     """The column without some of its rows: the special tokens, which stand for no character of the transcript."""
-    kept = np.concatenate([[0], np.cumsum(~drop)])
-    return PackedColumn(column.utterance_ids, kept[column.offsets].astype(np.int64), column.values[:, ~drop])
+    return PackedColumn(column.utterance_ids, _kept_before(drop)[column.offsets], column.values[:, ~drop])
+
+
+def _kept_before(drop: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many rows before each (n + 1,) remain."""
+    return np.concatenate([[0], np.cumsum(~drop)]).astype(np.int64)
 
 
 def _packed(column: PackedColumn, device: torch.device) -> Packed:

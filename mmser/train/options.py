@@ -53,7 +53,7 @@ class Experiment:
     """One head, or one late fusion, over all folds and seeds.
 
     Raises:
-        ProtocolError: an unknown normalisation, or no seed.
+        ProtocolError: an unknown normalisation, no seed, or a rate that is no rate.
     """
 
     head: str = "coattention"
@@ -66,6 +66,8 @@ class Experiment:
     """Text layer; None: the last that is stored."""
     folds: str = "speaker"
     """Column whose every value is test once (speaker, session, ...), or ``split`` for given parts."""
+    test_split: str | None = None
+    """Which test part to open, where the ``split`` column holds several (``Test1``); the others are left out."""
     label: str = "label"
     """Column of the classes."""
     labels: tuple[str, ...] = ()
@@ -73,8 +75,8 @@ class Experiment:
     seeds: int = 1
     """Runs of each fold, with seeds 0, 1, ..."""
     normalise: str = "global"
-    """``global``: features standardised by the training part; ``speaker``: by each speaker's own recordings, the test
-    speaker's too, without labels; ``none``."""
+    """``global``: features standardised by the training part; ``speaker``: speech by each speaker's own recordings, the
+    test speaker's too, without labels, and text by the training part; ``none``."""
     members: tuple[str, ...] = ()
     """Of a late fusion: heads, each optionally ``HEAD@GRANULARITY``; empty: speech-probe and text-probe."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -95,3 +97,5 @@ class Experiment:
     def __post_init__(self) -> None:
         check_choice("normalise", self.normalise, NORMALISATIONS)
         check_number("seeds", self.seeds, least=1)
+        check_number("learning rate", self.learning_rate, least=0)
+        check_number("weight decay", self.weight_decay, least=0)

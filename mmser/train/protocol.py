@@ -125,7 +125,7 @@ def _chosen_test(values: NDArray[np.str_], test: str | None) -> str:
     counts = Counter(values.tolist())
     if test is None and len(tests) > 1:
         listed = ", ".join(f"{name} ({counts[name]})" for name in tests)
-        raise ProtocolError(f"the split column holds several test parts: {listed}; choose one")
+        raise ProtocolError(f"the split column holds several test parts: {listed}; choose one with --test-split")
     if test is None:
         return tests[0] if tests else "test"
     chosen = test.strip().lower()

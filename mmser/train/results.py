@@ -1,7 +1,7 @@
 """What came out of an experiment: predictions of every test utterance, figures per fold, and a summary."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,8 @@ class Outcome:
     best_epoch: int | None = None
     """None for a fusion."""
     dev_ua: float | None = None
+    diverged: bool = False
+    """Its loss became infinite or no number, and training ended there."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def summarise(outcomes: Sequence[Outcome], truth: NDArray, speakers: Sequence[st
 
     UA and WA are taken over the test utterances of all folds together: a speaker who lacks a class would make the
     UA of his own fold a mean over fewer classes. The interval resamples speakers; an utterance whose speaker is not
-    known is its own cluster.
+    known is its own cluster, with its answers under all seeds.
     """
     cluster = np.array([s or f"?{uid}" for s, uid in zip(speakers, ids, strict=True)], dtype=object)
     lines = []
@@ -109,12 +111,15 @@ def summarise(outcomes: Sequence[Outcome], truth: NDArray, speakers: Sequence[st
         rows = np.concatenate([r for r, _ in by_seed])
         prediction = np.concatenate([p.argmax(1) for _, p in by_seed])
         uas = tuple(float(unweighted_average_recall(truth[r], p.argmax(1))) for r, p in by_seed)
+        interval = bootstrap_interval(unweighted_average_recall, truth[rows], prediction, cluster[rows])
+        if not any(speakers):
+            interval = replace(interval, unit="utterance")
         table = folds_table(own, truth)
         lines.append(
             Line(
                 head=head,
                 ua=float(np.mean(uas)),
-                interval=bootstrap_interval(unweighted_average_recall, truth[rows], prediction, cluster[rows]),
+                interval=interval,
                 ua_by_seed=uas,
                 wa=float(weighted_accuracy(truth[rows], prediction)),
                 macro_f1=float(macro_f1(truth[rows], prediction)),

@@ -1,0 +1,118 @@
+"""The run folder: what was asked for, the heads that are finished, and what came out.
+
+::
+
+    RUNS/
+      config.json             the experiment, and digests of the states and of the rows that it was made on
+      heads/<run>/            model.safetensors, config.json (mmser.heads.store)
+      predictions.csv         every test utterance of every head, fold and seed
+      results.csv             the figures of every head, fold and seed
+      summary.json            the lines of the table that is printed
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmser.cache import Cache
+from mmser.cache.writer import difference
+from mmser.errors import ProtocolError
+from mmser.heads.store import load_head
+from mmser.train.choose import Chosen
+from mmser.train.features import Sources
+from mmser.train.options import Experiment
+from mmser.train.plan import Run, Trained
+
+
+def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> None:
+    """Make the run folder, or make sure that its heads are of this very experiment on these very states and rows.
+
+    A folder without a finished head holds nothing that could be mixed up.
+
+    Raises:
+        ProtocolError: its heads are of another experiment, or the cache has changed since (says what).
+    """
+    config = {
+        "experiment": asdict(experiment),
+        "cache": cache.path.name,
+        # a shard's name holds the digest of its content
+        "shards": {stream.name: [shard.path.name for shard in stream.shards] for stream in sources.streams},
+        "rows": chosen.digests(),
+    }
+    config = json.loads(json.dumps(config))
+    path = folder / "config.json"
+    if path.exists() and any(folder.glob("heads/*/config.json")):
+        changed = _differences(_read(path), config)
+        if changed:
+            raise ProtocolError(
+                f"{folder} holds another experiment: {'; '.join(changed)}. Give another --out, or delete the folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProtocolError(f"{path}: not readable as JSON ({error}); give another --out, or delete it") from error
+    return stored if isinstance(stored, dict) else {}
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    phrases = difference(stored.get("experiment", {}), asked["experiment"])
+    phrases += difference(stored.get("cache"), asked["cache"], "cache")
+    if not phrases:  # other streams and rows follow from other settings
+        was, now = stored.get("shards", {}), asked["shards"]
+        phrases += [f"stream {name} has changed" for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+        was, now = stored.get("rows", {}), asked["rows"]
+        phrases += [f"the {name} have changed" for name in now if was.get(name) != now[name]]
+    return phrases
+
+
+def load_trained(folder: Path, run: Run) -> Trained | None:
+    """A run that was finished earlier; None if it was not.
+
+    Raises:
+        MmserError: its files are damaged.
+    """
+    path = folder / "heads" / run.name
+    if not (path / "config.json").exists():
+        return None
+    head, config = load_head(path)
+    score = math.nan if config["dev_ua"] is None else config["dev_ua"]
+    return Trained(run, head.state_dict(), config["best_epoch"], score, history=(), diverged=config["diverged"])
+
+
+def facts_of(trained: Trained) -> dict[str, Any]:
+    """What is kept beside a head: the half of it that :func:`load_trained` needs, and its history."""
+    return {
+        "best_epoch": trained.best_epoch,
+        "dev_ua": trained.dev_score if trained.best_epoch else None,  # NaN is no JSON
+        "diverged": trained.diverged,
+        "history": [
+            {name: value if math.isfinite(value) else None for name, value in epoch._asdict().items()}
+            for epoch in trained.history
+        ],
+    }
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table whole or not at all, figures with six digits."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    table.to_csv(temporary, index=False, float_format="%.6g")
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

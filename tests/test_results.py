@@ -1,0 +1,114 @@
+"""Tables and summaries against scikit-learn, and the intervals' clusters."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+from mmser.train.results import Line, Outcome, folds_table, predictions_table, summarise
+
+NUM, LABELS, SEEDS = 60, ("angry", "happy", "sad"), (0, 1)
+IDS = [f"u{i:02d}" for i in range(NUM)]
+SPEAKERS = [f"s{i % 6}" for i in range(NUM)]
+TRUTH = np.random.default_rng(0).choice(3, NUM, p=[0.6, 0.3, 0.1])
+
+
+def outcomes(heads: tuple[str, ...] = ("one", "two")) -> list[Outcome]:
+    """Two heads, two seeds, three folds of 10, 20 and 30 test rows; right more often than not."""
+    rng = np.random.default_rng(1)
+    made = []
+    for head in heads:
+        for name, test in zip("abc", np.split(np.arange(NUM), [10, 30]), strict=True):
+            for seed in SEEDS:
+                scores = rng.exponential(size=(len(test), 3)) + 0.8 * np.eye(3)[TRUTH[test]]
+                shares = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+                made.append(Outcome(head, name, seed, test, shares, 40, 10, best_epoch=3, dev_ua=0.5))
+    return made
+
+
+def predictions(speakers: list[str] = SPEAKERS) -> pd.DataFrame:
+    return predictions_table(outcomes(), IDS, speakers, TRUTH, LABELS)
+
+
+def test_every_test_utterance_is_there_once_for_each_head_and_seed() -> None:
+    table = predictions()
+    assert list(table.columns) == [
+        *("head", "fold", "seed", "utterance_id", "speaker", "truth", "prediction"),
+        *("p_angry", "p_happy", "p_sad"),
+    ]
+    assert len(table) == 2 * len(SEEDS) * NUM
+    assert not table.duplicated(["head", "seed", "utterance_id"]).any()
+    assert table["truth"].tolist() == [LABELS[TRUTH[IDS.index(uid)]] for uid in table["utterance_id"]]
+    assert table["speaker"].tolist() == [SPEAKERS[IDS.index(uid)] for uid in table["utterance_id"]]
+    shares = table[["p_angry", "p_happy", "p_sad"]]
+    assert table["prediction"].tolist() == [name.removeprefix("p_") for name in shares.idxmax(axis=1)]
+
+
+def test_figures_of_folds_are_scikit_learns() -> None:
+    table, all_predictions = folds_table(outcomes(), TRUTH), predictions()
+    assert len(table) == 12
+    for _, line in table.iterrows():
+        own = all_predictions.query(f"head == '{line['head']}' and fold == '{line['fold']}' and seed == {line['seed']}")
+        assert line["num_test"] == len(own)
+        assert (line["num_train"], line["num_dev"], line["best_epoch"], line["dev_ua"]) == (40, 10, 3, 0.5)
+        assert line["ua"] == pytest.approx(balanced_accuracy_score(own["truth"], own["prediction"]))
+        assert line["wa"] == pytest.approx(accuracy_score(own["truth"], own["prediction"]))
+        assert line["macro_f1"] == pytest.approx(f1_score(own["truth"], own["prediction"], average="macro"))
+
+
+def test_a_line_is_over_all_folds_together() -> None:
+    table, of_folds = predictions(), folds_table(outcomes(), TRUTH)
+    lines = summarise(outcomes(), TRUTH, SPEAKERS, IDS)
+    assert [line.head for line in lines] == ["one", "two"]
+    for line in lines:
+        own = table[table["head"] == line.head]
+        uas = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("seed")]
+        assert line.ua_by_seed == pytest.approx(uas)
+        assert line.ua == pytest.approx(np.mean(uas))
+        assert line.wa == pytest.approx(accuracy_score(own["truth"], own["prediction"]))
+        assert line.macro_f1 == pytest.approx(f1_score(own["truth"], own["prediction"], average="macro"))
+        assert line.ua_of_folds == pytest.approx(of_folds.loc[of_folds["head"] == line.head, "ua"].mean())
+        assert line.ua_of_folds != pytest.approx(line.ua, abs=1e-3)
+        assert line.num_runs == 6
+
+
+def brute_force(speakers: list[str], line: Line) -> tuple[float, float]:
+    """Ends of the interval, each resample put together utterance by utterance."""
+    own = predictions(speakers)
+    own = own[own["head"] == line.head]
+    groups = [part for _, part in own.groupby("speaker")]
+    rng, scores = np.random.default_rng(7), []
+    for _ in range(400):
+        drawn = pd.concat([groups[i] for i in rng.integers(len(groups), size=len(groups))])
+        recalls = [(part["prediction"] == label).mean() for label, part in drawn.groupby("truth")]
+        scores.append(np.mean(recalls))
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def test_the_interval_resamples_speakers_with_all_their_seeds() -> None:
+    line = summarise(outcomes(), TRUTH, SPEAKERS, IDS)[0]
+    assert (line.interval.clusters, line.interval.unit) == (6, "speaker")
+    assert (line.interval.low, line.interval.high) == pytest.approx(brute_force(SPEAKERS, line), abs=0.03)
+
+
+def test_without_speakers_the_interval_resamples_utterances_and_says_so() -> None:
+    line = summarise(outcomes(), TRUTH, [""] * NUM, IDS)[0]
+    assert (line.interval.clusters, line.interval.unit) == (NUM, "utterance")  # not NUM answers under each of two seeds
+    assert (line.interval.low, line.interval.high) == pytest.approx(brute_force(IDS, line), abs=0.03)
+
+
+def test_a_speaker_who_is_not_known_is_alone() -> None:
+    some = [speaker if speaker != "s0" else "" for speaker in SPEAKERS]
+    assert summarise(outcomes(), TRUTH, some, IDS)[0].interval.clusters == 5 + 10
+
+
+def test_a_head_that_is_always_right() -> None:
+    rows = np.arange(NUM)
+    line = summarise([Outcome("h", "f", 0, rows, np.eye(3, dtype=np.float32)[TRUTH], 1, 1)], TRUTH, SPEAKERS, IDS)[0]
+    assert (line.ua, line.wa, line.macro_f1, line.interval.low, line.interval.high) == (1, 1, 1, 1, 1)
+    assert math.isnan(
+        folds_table([Outcome("h", "f", 0, rows, np.eye(3)[TRUTH], 1, 1)], TRUTH)["dev_ua"].astype(float)[0]
+    )
