@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmser.demo.corpus import speak_corpus
+from mmser.demo.corpus import EMOTIONS, SPEAKERS, speak_corpus
 from mmser.extract.options import Extraction
 from mmser.extract.run import Summary, extract
 from mmser.train.options import Experiment, Training
@@ -42,16 +42,31 @@ class Outcome:
 
 
 def demo(
-    cache: Path, runs: Path, *, say: Callable[[str], None], report: Callable[[str, int, int, float], None]
+    cache: Path,
+    runs: Path,
+    *,
+    say: Callable[[str], None],
+    report: Callable[[str, int, int, float], None],
+    num_sentences: int = 10,
 ) -> Outcome:
     """Speak the corpus into ``CACHE-corpus``, fill the cache, train the heads. Run again, do what is missing.
+
+    Args:
+        cache: the cache to make.
+        runs: where the run folders go.
+        say: told what is going on.
+        report: told how far it is.
+        num_sentences: sentences an emotion and speaker (:func:`mmser.demo.corpus.speak_corpus`).
 
     Raises:
         MmserError: espeak-ng is not installed (says how), or a folder holds something else.
     """
     corpus = cache.with_name(f"{cache.name}-corpus")
-    say("Speaking 240 utterances: 6 voices, 4 emotions, told by the words, by the voice, or by both (espeak-ng)")
-    manifest = speak_corpus(corpus)
+    say(
+        f"Speaking {len(SPEAKERS) * len(EMOTIONS) * num_sentences} utterances: {len(SPEAKERS)} voices, "
+        f"{len(EMOTIONS)} emotions, told by the words, by the voice, or by both (espeak-ng)"
+    )
+    manifest = speak_corpus(corpus, num_sentences=num_sentences)
     options = Extraction(
         speech_model="builtin:tiny", text_model="builtin:tiny", aligner="pocketsphinx", pooling="mean+std"
     )

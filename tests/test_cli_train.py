@@ -1,0 +1,283 @@
+"""``mmser train-head`` and ``mmser demo``: what is printed, what is refused, and with which exit code."""
+
+import shlex
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from small_cache import FRAMES, POOLED, edit_manifest, make_rows, write_cache
+
+from mmser.cache import Cache, StreamWriter, verify
+from mmser.cli import EXIT_INTERRUPTED, main
+from mmser.demo import run as demo_run
+from mmser.heads import HEADS
+from mmser.train.members import FUSIONS
+from mmser.train.options import Experiment, Training
+
+QUICK = ["--epochs", "4", "--set", "hidden=4", "--learning-rate", "0.03"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cache(tmp_path_factory.mktemp("cli") / "toy")
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of one's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def mmser(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def table_of(output: str) -> tuple[list[str], dict[str, list[str]]]:
+    """The columns of the table that was printed, and its rows by their first cell."""
+    lines = output.splitlines()
+    top = next(i for i, line in enumerate(lines) if line.startswith("head "))
+    split = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[top:]]
+    rows = {row[0]: row[1:] for row in split[1:] if len(row) == len(split[0])}
+    return split[0], rows
+
+
+def test_the_table_says_what_the_predictions_say(cache: Path, inside: Path) -> None:
+    result = mmser("train-head", cache, "--head", "late-fusion", "--seeds", 2, *QUICK)
+    assert result.exit_code == 0, result.output
+    folder = Path("runs/toy/late-fusion-word-mix")
+    columns, rows = table_of(result.stdout)
+    assert columns == ["head", "UA", "95 % of UA", "WA", "macro F1", "UA, mean of folds", "runs"]
+    assert list(rows) == ["speech-probe", "text-probe", "late-fusion"]
+    predictions = pd.read_csv(folder / "predictions.csv")
+    for head, cells in rows.items():
+        own = predictions[predictions["head"] == head]
+        uas = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("seed")]
+        assert cells[0] == f"{sum(uas) / 2:.3f}"
+        low, high = map(float, cells[1].split(" to "))
+        assert low <= float(cells[0]) <= high
+        assert cells[2] == f"{accuracy_score(own['truth'], own['prediction']):.3f}"
+        assert cells[3] == f"{f1_score(own['truth'], own['prediction'], average='macro'):.3f}"
+        assert cells[5] == "12"
+    assert "54 utterances, 3 classes (chance UA 0.333); interval by bootstrap over 6 speakers." in result.stdout
+    assert f"Written to {folder}" in result.stdout
+    assert "speech-probe: 48/48" in result.stderr  # progress does not disturb what is piped
+    assert "48/48" not in result.stdout
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(cache: Path, inside: Path) -> None:
+    command = ("train-head", cache, "--head", "speech-probe", *QUICK)
+    first, second = mmser(*command), mmser(*command)
+    assert first.stdout == second.stdout
+    assert (first.stderr, second.stderr) == ("speech-probe: 24/24\n", "")
+
+
+class AskedError(Exception):
+    """Carries what the command line asked for."""
+
+
+def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def catch(path: Path, experiment: Experiment, folder: Path, **_: object) -> None:
+        raise AskedError(path, experiment, folder)
+
+    monkeypatch.setattr("mmser.train.run.train_head", catch)
+    options = shlex.split("""
+        --head late-fusion --granularity phone --layer 9 --text-layer -1 --folds split --test-split Test2
+        --label emotion --labels sad,happy --seeds 5 --normalise speaker --members coattention@word,text-probe
+        --set width=64 --learning-rate 0.1 --weight-decay 0 --epochs 7 --patience 3 --batch-size 5
+        --class-weights balanced --label-smoothing 0.1 --speech-stream pooled/a --text-stream text/b --device cpu
+    """)
+    asked = mmser("train-head", cache, *options, "--out", tmp_path / "run").exception
+    assert isinstance(asked, AskedError)
+    training = Training(epochs=7, patience=3, batch_size=5, class_weights="balanced", label_smoothing=0.1)
+    expected = Experiment(
+        head="late-fusion",
+        granularity="phone",
+        layer="9",
+        text_layer=-1,
+        folds="split",
+        test_split="Test2",
+        label="emotion",
+        labels=("sad", "happy"),
+        seeds=5,
+        normalise="speaker",
+        members=("coattention@word", "text-probe"),
+        settings={"width": "64"},
+        learning_rate=0.1,
+        weight_decay=0.0,
+        speech_stream="pooled/a",
+        text_stream="text/b",
+        device="cpu",
+        training=training,
+    )
+    assert asked.args == (cache, expected, tmp_path / "run")
+    there = {flag for parameter in main.commands["train-head"].params for flag in parameter.opts}
+    assert there == {option for option in options if option.startswith("--")} | {"--out", "cache_path"}
+    # and nothing asked for is the defaults, which stand in one place
+    asked = mmser("train-head", cache).exception
+    assert isinstance(asked, AskedError)
+    assert asked.args == (cache, Experiment(), Path("runs/toy/coattention-word-mix"))
+
+
+def test_the_help_names_every_head(cache: Path) -> None:
+    text = mmser("train-head", "--help").stdout
+    for name in (*HEADS, *FUSIONS):
+        assert name in text
+    option = next(p for p in main.commands["train-head"].params if p.name == "folds")
+    assert isinstance(option, click.Option)
+    assert option.default == Experiment().folds
+
+
+def test_settings_reach_the_head(cache: Path, inside: Path) -> None:
+    result = mmser("train-head", cache, "--set", "width=8", "--set", "heads=2", "--epochs", 1, "--out", "run")
+    assert result.exit_code == 0, result.output
+    config = next(Path("run/heads").iterdir()) / "config.json"
+    assert '"width": 8' in config.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "width"], "--set width: expected NAME=VALUE"),
+        (["--set", "widht=8"], "no option 'widht' of coattention; there are block_dropout, blocks, dropout"),
+        (["--set", "width=wide"], "option width=wide: expected int"),
+        (["--set", "width=9"], "width 9 does not divide among 8 heads; choose a multiple"),
+        (["--set", "feedforward=maybe"], "option feedforward=maybe: expected bool"),
+        (["--head", "cnn"], "head is 'cnn'; expected one of: speech-probe, text-probe, coattention, late-fusion"),
+        (["--members", "text-probe"], "--members belongs to a late fusion, but the head is 'coattention'"),
+        (["--folds", "sesion"], "no column 'sesion'; it has utterance_id, audio, speaker, session, split, label. Did"),
+        (["--folds", "split"], "several test parts: test1 (9), test2 (9); choose one with --test-split"),
+        (["--labels", "sad,fear"], "no utterance is labelled 'fear'; there are angry, happy, sad"),
+        (["--labels", "sad"], "one class only (sad)"),
+        (["--layer", "7"], "--layer 7: stored layers are 0, 4, 9"),
+        (["--text-layer", "7"], "--text-layer 7: stored layers are 1, 2"),
+        (["--granularity", "phone"], f"no 'phone' states; {POOLED} holds utterance, word. Extract with --keep phone"),
+        (["--speech-stream", FRAMES], f"--speech-stream {FRAMES}: word states are read from {POOLED}"),
+        (["--label-smoothing", "1"], "label_smoothing is 1; expected at least 0 and less than 1"),
+        (["--learning-rate", "-1"], "learning rate is -1; expected at least 0"),
+        (["--device", "tpu"], "device 'tpu' cannot be used here"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(cache: Path, inside: Path, arguments: list[str], message: str) -> None:
+    result = mmser("train-head", cache, *arguments)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not list(Path("runs").rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize("arguments", [["--granularity", "token"], ["--seeds", "0"], ["--normalise", "session"]])
+def test_what_click_knows_to_be_wrong(cache: Path, inside: Path, arguments: list[str]) -> None:
+    result = mmser("train-head", cache, *arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[0]}'" in result.stderr
+
+
+def test_a_cache_that_is_none(inside: Path) -> None:
+    result = mmser("train-head", "nowhere")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: nowhere: no such cache; make one with: mmser extract MANIFEST")
+    Path("empty").mkdir()
+    result = mmser("train-head", "empty")
+    assert result.exit_code == 1
+    assert "empty: holds no pooled speech states (streams: none); extract them first" in result.stderr
+
+
+def test_a_cache_that_is_still_empty(inside: Path, cache: Path) -> None:
+    """An extraction that was stopped before its first shard."""
+    write_cache(inside / "begun", make_rows().iloc[:0])
+    with StreamWriter(inside / "begun", POOLED, {"layers": [0, 4, 9]}, {}):
+        pass
+    result = mmser("train-head", "begun", "--head", "speech-probe")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert f"{POOLED} holds nothing yet" in result.stderr
+
+
+def test_who_is_left_out_and_who_is_not_known_is_said(tmp_path: Path, inside: Path) -> None:
+    rows = make_rows()
+    rows.loc[rows["label"] == "happy", "label"] = ""
+    cache = write_cache(tmp_path / "toy", rows, wordless=["s1_sad_0"])
+    edit_manifest(cache, lambda table: table.__setitem__("speaker", ""))
+    result = mmser("train-head", cache, "--head", "speech-probe", "--folds", "session", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "Left out: 18 no label, 1 no word states\n" in result.stdout
+    assert "Note: the speaker of 35 utterances is not known" in result.stdout
+    assert "35 utterances, 2 classes (chance UA 0.500); interval by bootstrap over 35 utterances." in result.stdout
+
+
+def test_an_interruption_is_no_error_and_the_same_command_goes_on(
+    cache: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train-head", cache, "--head", "late-fusion", *QUICK)
+
+    def stop(self: object, name: str, *_: object) -> None:
+        if name == "text-probe":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmser.show.Meter.__call__", stop)
+        result = mmser(*command)
+    assert result.exit_code == EXIT_INTERRUPTED == 130
+    assert "Stopped. What is finished is kept; the same command goes on from there." in result.stderr
+    assert len(list(Path("runs").rglob("model.safetensors"))) == 6
+    result = mmser(*command)
+    assert result.exit_code == 0
+    assert "speech-probe" not in result.stderr  # it was finished
+    assert list(table_of(result.stdout)[1]) == ["speech-probe", "text-probe", "late-fusion"]
+
+
+def test_another_experiment_in_the_same_folder(cache: Path, inside: Path) -> None:
+    command = ("train-head", cache, "--head", "speech-probe", *QUICK)
+    assert mmser(*command).exit_code == 0
+    result = mmser(*command, "--seeds", 2)
+    assert result.exit_code == 1
+    assert "speech-probe-word-mix holds another experiment: seeds was 1, now 2. Give another --out" in result.stderr
+
+
+# the demo
+
+
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch, inside: Path) -> Path:
+    """The demo with one sentence an emotion and speaker, and short trainings."""
+    for name, experiment in demo_run.EXPERIMENTS.items():
+        short = replace(experiment, seeds=1, training=Training(epochs=3))
+        monkeypatch.setitem(demo_run.EXPERIMENTS, name, short)
+    monkeypatch.setattr(demo_run, "demo", partial(demo_run.demo, num_sentences=1))
+    return inside
+
+
+def test_the_demo_goes_the_whole_way(small_demo: Path) -> None:
+    result = mmser("demo")
+    assert result.exit_code == 0, result.output
+    assert "Speaking 24 utterances: 6 voices, 4 emotions" in result.stdout
+    assert "Aligned 24 of 24 utterances" in result.stdout
+    assert list(table_of(result.stdout)[1]) == ["speech-probe", "text-probe", "late-fusion", "coattention"]
+    assert "24 utterances, 4 classes (chance UA 0.250); interval by bootstrap over 6 speakers." in result.stdout
+    assert "Written to runs/demo/late-fusion, runs/demo/coattention" in result.stdout
+    assert "the encoders are untrained" in result.stdout
+    cache = Cache("cache/demo")
+    assert cache.stream_names == ["text/builtin-tiny", "align/pocketsphinx", "pooled/builtin-tiny@pocketsphinx"]
+    assert list(verify(cache)) == []
+    for name in ("late-fusion", "coattention"):
+        predictions = pd.read_csv(Path("runs/demo") / name / "predictions.csv")
+        assert set(predictions["utterance_id"]) == set(cache.stream("text/builtin-tiny").utterance_ids)
+    # again: all of it is there
+    times = {path: path.stat().st_mtime_ns for path in small_demo.rglob("*") if path.suffix in (".h5", ".safetensors")}
+    again = mmser("demo")
+    assert again.exit_code == 0
+    assert "cache/demo: nothing was missing" in again.stdout
+    assert table_of(again.stdout) == table_of(result.stdout)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    # and it is a cache like any other
+    assert mmser("cache", "verify", "cache/demo").exit_code == 0
+    assert mmser("train-head", "cache/demo", "--head", "text-probe", "--epochs", 1).exit_code == 0
