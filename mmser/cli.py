@@ -1,18 +1,19 @@
 """The command line: parse, call one function, print. What a command needs is imported when it runs."""
 
+# ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
+
+import errno
+import os
 import sys
-from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmser import __version__
-from mmser.errors import MmserError, ProtocolError
-from mmser.extract.options import DTYPES, Extraction
-from mmser.records import GRANULARITIES, POOLINGS
-from mmser.train.options import NORMALISATIONS, Experiment, Training
+from mmser.errors import MmserError
+from mmser.extract.options import Extraction
+from mmser.flags import experiment_of, extraction_options, training_options
 
 if TYPE_CHECKING:
     from mmser.extract.run import Summary
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 3
 """The work was done, but some utterances could not be processed; they are named in ``failed.csv``."""
 EXIT_INTERRUPTED = 130
+_DISK_SAYS_NO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Full, over quota, read-only, not allowed: the user's to mend."""
 
 
 class _Commands(click.Group):
@@ -31,6 +34,14 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except MmserError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno not in _DISK_SAYS_NO:
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(
+                f"{os.strerror(error.errno)}{where}. What is finished is kept; make room or choose another "
+                "folder, and run the same command again"
+            ) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is kept; the same command goes on from there.", err=True)
             sys.exit(EXIT_INTERRUPTED)
@@ -39,7 +50,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="mmser")
 def main() -> None:
-    r"""Frozen speech and text encoders run once; fusion heads for speech emotion trained many at a time.
+    """Frozen speech and text encoders run once; fusion heads for speech emotion trained many at a time.
 
     \b
     mmser manifest emodb DIR --out emodb.csv      a corpus becomes a table
@@ -50,7 +61,7 @@ def main() -> None:
 
 @main.group(cls=_Commands)
 def cache() -> None:
-    r"""Look at a cache.
+    """Look at a cache.
 
     \b
     mmser cache info cache/emodb
@@ -61,9 +72,9 @@ def cache() -> None:
 @main.command()
 @click.argument("corpus")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Manifest to write (.csv, .tsv, ...).")
-def manifest(corpus: str, folder: Path, out: Path) -> None:
-    r"""Write the manifest of a known CORPUS from its FOLDER, as downloaded.
+@click.option("--out", type=click.Path(path_type=Path), help="Manifest to write (.csv, ...). [default: CORPUS.csv]")
+def manifest(corpus: str, folder: Path, out: Path | None) -> None:
+    """Write the manifest of a known CORPUS from its FOLDER, as downloaded.
 
     \b
     mmser manifest emodb ~/corpora/emodb --out emodb.csv
@@ -77,62 +88,19 @@ def manifest(corpus: str, folder: Path, out: Path) -> None:
     if corpus not in CORPORA:
         raise MmserError(f"no corpus is called {corpus!r}; there are: {', '.join(CORPORA)}")
     found = CORPORA[corpus](folder)
+    out = out or Path(f"{corpus}.csv")
     write_manifest(found, out)
     for warning in found.warnings:
         click.echo(f"Note: {warning}", err=True)
     click.echo(f"{out}: {len(found)} utterances ({counted(Counter(found.column('label').tolist()))})")
 
 
-def _default(options: type[Any], name: str) -> Any:
-    return next(f.default for f in fields(options) if f.name == name)
-
-
-def _extract_options(command: Any) -> Any:
-    """The options of an extraction, with the defaults of :class:`~mmser.extract.options.Extraction`."""
-    default = partial(_default, Extraction)
-    path = click.Path(path_type=Path)
-    model = "ID, ID@REVISION, FOLDER, builtin:tiny, or none."
-    for option in reversed(
-        [
-            click.option("--speech-model", default=default("speech_model"), help=f"Speech encoder: {model}"),
-            click.option("--text-model", default=default("text_model"), help=f"Text encoder: {model}"),
-            click.option(
-                "--align",
-                "aligner",
-                type=click.Choice(["pocketsphinx", "textgrid", "none"]),
-                default=default("aligner"),
-                help="Words, syllables and phones: by PocketSphinx (English), from TextGrids, or none.",
-            ),
-            click.option("--textgrids", type=path, help="Folder of <utterance_id>.TextGrid, for --align textgrid."),
-            click.option("--lexicon", type=path, help="Pronunciations in CMU format, for --align pocketsphinx."),
-            click.option("--layers", default=default("layers"), help="Speech layers: all, 9, 0,6,12, 4-8, -1 (last)."),
-            click.option("--text-layers", default=default("text_layers"), help="Text layers, in the same way."),
-            click.option(
-                "--keep",
-                default="",
-                help="Speech granularities: frame, phone, syllable, word, utterance (comma-separated). "
-                "[default: all that the alignment gives, but not frame]",
-            ),
-            click.option("--pooling", type=click.Choice(POOLINGS), default=default("pooling"), help="Over segments."),
-            click.option("--dtype", type=click.Choice(DTYPES), default=default("dtype"), help="Of the stored states."),
-            click.option("--device", default=default("device"), help="auto, cpu, cuda, cuda:1, mps."),
-            click.option(
-                "--batch-seconds", type=float, default=default("batch_seconds"), help="Padded audio in a batch."
-            ),
-            click.option("--jobs", type=click.IntRange(min=1), help="Aligners and decoders. [default: one a core]"),
-            click.option("--refresh", is_flag=True, help="Redo what changed since it was extracted."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--cache", "cache_path", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
-@_extract_options
+@extraction_options
 def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) -> None:
-    r"""Run the encoders and the aligner once over a MANIFEST, into a cache.
+    """Run the encoders and the aligner once over a MANIFEST, into a cache.
 
     Run again, only what is missing is done. Utterances that cannot be processed are named in CACHE/failed.csv, the
     rest goes on, and the exit code is 3.
@@ -178,50 +146,12 @@ def _show_extraction(summary: "Summary", cache_path: Path) -> None:
         )
 
 
-def _training_options(command: Any) -> Any:
-    """The options of a training, with the defaults of :class:`~mmser.train.options.Experiment`."""
-    default, of_training = partial(_default, Experiment), partial(_default, Training)
-    count = click.IntRange(min=1)
-    weights = click.Choice(["none", "balanced"])
-    normalisation = click.Choice(NORMALISATIONS)
-    for option in reversed(
-        [
-            click.option("--head", default=default("head"), help="speech-probe, text-probe, coattention, late-fusion."),
-            click.option(
-                "--granularity", type=click.Choice(GRANULARITIES), default=default("granularity"), help="Of speech."
-            ),
-            click.option("--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned)."),
-            click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
-            click.option("--folds", default=default("folds"), help="Column: each value is test once; or split."),
-            click.option("--test-split", help="Test part to open, where --folds split has several."),
-            click.option("--label", default=default("label"), help="Column of the classes."),
-            click.option("--labels", default="", help="Classes to keep, comma-separated. [default: all]"),
-            click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),
-            click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
-            click.option("--members", default="", help="Of late-fusion: HEAD or HEAD@GRANULARITY, comma-separated."),
-            click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Head option: width=128."),
-            click.option("--learning-rate", type=float, default=default("learning_rate"), help="Of AdamW."),
-            click.option("--weight-decay", type=float, default=default("weight_decay"), help="Of AdamW."),
-            click.option("--epochs", type=count, default=of_training("epochs"), help="At most."),
-            click.option("--patience", type=count, default=of_training("patience"), help="Epochs without a better UA."),
-            click.option("--batch-size", type=count, default=of_training("batch_size"), help="Utterances a step."),
-            click.option("--class-weights", type=weights, default=of_training("class_weights"), help="Of the loss."),
-            click.option("--label-smoothing", type=float, default=of_training("label_smoothing"), help="0 to 1."),
-            click.option("--speech-stream", help="Which stream, where several would do (mmser cache info)."),
-            click.option("--text-stream", help="The same for text."),
-            click.option("--device", default=default("device"), help="auto, cpu, cuda, ..."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
 @main.command("train-head")
 @click.argument("cache_path", metavar="CACHE", type=click.Path(path_type=Path))
-@_training_options
+@training_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER]")
 def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
-    r"""Train a head on a CACHE over all folds and seeds, test it once, and print a table.
+    """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
 
     The epoch is chosen on the dev fold (the next value of the fold column); no speaker is in two parts. Run again,
     only what is missing is trained.
@@ -233,23 +163,11 @@ def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
     from mmser.show import meter
     from mmser.train.run import train_head as run
 
-    experiment = _experiment(options)
+    experiment = experiment_of(options)
     folder = out or Path("runs") / cache_path.name / f"{experiment.head}-{experiment.granularity}-{experiment.layer}"
     with meter() as progress:
         result = run(cache_path, experiment, folder, report=progress)
     _show_training(result)
-
-
-def _experiment(options: dict[str, Any]) -> Experiment:
-    wrong = [pair for pair in options["settings"] if "=" not in pair]
-    if wrong:
-        raise ProtocolError(f"--set {wrong[0]}: expected NAME=VALUE")
-    settings = dict(pair.split("=", 1) for pair in options.pop("settings"))
-    names = ("epochs", "patience", "batch_size", "class_weights", "label_smoothing")
-    training = replace(Training(), **{name: options.pop(name) for name in names})
-    for name in ("labels", "members"):
-        options[name] = tuple(part.strip() for part in options[name].split(",") if part.strip())
-    return Experiment(settings=settings, training=training, **options)
 
 
 def _show_training(*results: "Result") -> None:
@@ -286,7 +204,7 @@ def _show_training(*results: "Result") -> None:
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def info(path: Path) -> None:
-    r"""What a cache holds.
+    """What a cache holds.
 
     \b
     mmser cache info cache/emodb
@@ -314,7 +232,7 @@ def info(path: Path) -> None:
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
-    r"""Check every byte of a cache; exit code 1 if anything is wrong.
+    """Check every byte of a cache; exit code 1 if anything is wrong.
 
     \b
     mmser cache verify cache/emodb
@@ -337,7 +255,7 @@ def verify(path: Path) -> None:
 )
 @click.option("--runs", "runs_path", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Run folders.")
 def demo(cache_path: Path, runs_path: Path) -> None:
-    r"""The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
+    """The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
 
     The corpus is spoken by espeak-ng and the encoders are untrained, so the figures say that everything works, and
     nothing about emotion in human speech.

@@ -1,6 +1,9 @@
 """How things look in a terminal: progress, tables, counts. Plain lines where the output is piped."""
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +21,8 @@ class Meter:
     """Progress of several tasks, each named as it begins: a bar in a terminal, a line now and then elsewhere."""
 
     def __init__(self, bars: Progress | None) -> None:
+        self.stop = False
+        """Asked to stop: the next call raises KeyboardInterrupt."""
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
@@ -25,6 +30,8 @@ class Meter:
 
     def __call__(self, name: str, done: int, total: int, seconds: float = 0.0) -> None:
         """Show that ``done`` of ``total`` are done, and how much audio that was."""
+        if self.stop:
+            raise KeyboardInterrupt
         now = time.monotonic()
         began = self._began.setdefault(name, now)
         rate = f"{seconds / (now - began):.0f}x real time" if seconds and now > began else ""
@@ -39,10 +46,12 @@ class Meter:
 
 @contextmanager
 def meter() -> Iterator[Meter]:
-    """Show progress on standard error until the end of the ``with`` block."""
+    """Show progress on standard error until the end of the ``with`` block; Ctrl-C stops at the next sign of it."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Meter(None)
+        plain = Meter(None)
+        with _stopping(plain):
+            yield plain
         return
     columns = (
         TextColumn("{task.description}"),
@@ -52,7 +61,33 @@ def meter() -> Iterator[Meter]:
         TextColumn("{task.fields[rate]}"),
     )
     with Progress(*columns, console=console) as bars:
-        yield Meter(bars)
+        shown = Meter(bars)
+        with _stopping(shown):
+            yield shown
+
+
+@contextmanager
+def _stopping(shown: Meter) -> Iterator[None]:
+    """Let Ctrl-C end the work between two batches; the second Ctrl-C ends it at once.
+
+    An interrupt that Python raises wherever it happens to be is lost when that is a destructor or a weak reference's
+    callback, of which h5py and torch have many: the work would then go on as if nobody had asked.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(_signal: int, _frame: object) -> None:
+        shown.stop = True
+        signal.signal(signal.SIGINT, before)
+        os.write(2, b"Stopping after this batch; once more stops at once.\n")
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

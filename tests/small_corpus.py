@@ -1,12 +1,15 @@
 """A corpus that is made in milliseconds: six noises with transcripts and TextGrids. Shared by tests of extraction."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import soundfile
+from click.testing import CliRunner, Result
 
+from mmser.cli import main
 from mmser.extract.align.textgrid import write_textgrid
 from mmser.extract.options import Extraction
 from mmser.extract.run import Summary, extract
@@ -87,6 +90,15 @@ def options_for(manifest: Path, **changes: Any) -> Extraction:
 def run(manifest: Path, cache: Path, report: Report = lambda *_: None, **changes: Any) -> Summary:
     """One extraction."""
     return extract(read_manifest(manifest), cache, options_for(manifest, **changes), report)
+
+
+def mmser(*arguments: object) -> Result:
+    """One command of the command line, in this process; what must never be in its output is looked for."""
+    # click 8.1 mixes standard error into standard output unless told not to; later ones never do
+    apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    result = CliRunner(**apart).invoke(main, [str(a) for a in arguments])
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
 
 
 def shards(cache: Path) -> dict[str, bytes]:

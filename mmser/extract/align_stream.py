@@ -4,8 +4,9 @@ from mmser.cache import Cache, Stream, StreamWriter
 from mmser.extract.align import Aligner, Failed, Spoken, make_aligner
 from mmser.extract.alignments import alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit, decode_units
-from mmser.extract.work import Work, provenance, text_digest
+from mmser.extract.work import Meter, Work, provenance, text_digest
 from mmser.records import Alignment
+from mmser.units import SAMPLE_RATE
 
 SHARD_SECONDS = 300.0
 """Of audio in a shard: some 20 s of work for one core, the most that a kill costs."""
@@ -30,28 +31,31 @@ def fill_alignments(work: Work) -> Stream:
                 work.fail(uid, name, "the text is empty: there is nothing to align")
         costs = work.look_at_audio([uid for uid in pending if uid in texts], name)
         units = writer.plan(costs, SHARD_SECONDS, redo)
-        total, done, seconds = sum(len(unit.utterance_ids) for unit in units), 0, 0.0
+        meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
         for decoded in decode_units(units, work.utterances, options.jobs):
             for uid, reason in decoded.failures.items():
                 work.fail(uid, name, reason)
-            alignments = _align(work, aligner, decoded, texts, name)
+            alignments = _align(meter, aligner, decoded, texts)
             if alignments:
                 _write(writer, decoded, alignments, digests)
                 work.wrote(name, len(alignments))
-            done += len(decoded.unit.utterance_ids)
-            seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
-            work.report(name, done, total, seconds)
+            meter.done += len(decoded.unit.utterance_ids)
+            meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
+            meter.show()
     return Cache(work.cache).stream(name)
 
 
-def _align(work: Work, aligner: Aligner, decoded: DecodedUnit, texts: dict[str, str], name: str) -> list[Alignment]:
+def _align(meter: Meter, aligner: Aligner, decoded: DecodedUnit, texts: dict[str, str]) -> list[Alignment]:
     spoken = (Spoken(uid, recording.samples, texts[uid]) for uid, recording in decoded.recordings.items())
     alignments: list[Alignment] = []
-    for result in aligner.align(spoken):
+    seconds = 0.0
+    for number, result in enumerate(aligner.align(spoken), start=1):
         if isinstance(result, Failed):
-            work.fail(result.utterance_id, name, result.reason)
+            meter.work.fail(result.utterance_id, meter.stream, result.reason)
         else:
             alignments.append(result)
+        seconds += len(decoded.recordings[result.utterance_id].samples) / SAMPLE_RATE
+        meter.show(number, seconds)
     return alignments
 
 

@@ -1,6 +1,7 @@
 """What loading a speech and a text encoder have in common: where it comes from, and proof of what it is."""
 
 import hashlib
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,11 @@ def load(source: Source, what: str, loader: Callable[..., Any], **options: Any) 
     try:
         with quiet_transformers():
             return loader(source.location, revision=source.revision, trust_remote_code=False, **options)
+    except pickle.UnpicklingError as error:
+        raise EncoderError(
+            f"{what} {source.given!r}: its checkpoint is a pickle of more than tensors, or damaged; pickles can run "
+            "code and are not loaded: give a folder or revision with model.safetensors"
+        ) from error
     except Exception as error:  # the library raises many kinds; each is the user's to know, none ours to interpret
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(

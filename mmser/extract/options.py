@@ -44,8 +44,8 @@ class Extraction:
     """Type of the stored states. Computation is float32."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    batch_seconds: float = 40.0
-    """Seconds of padded audio in a batch; 40 s of wav2vec2-base need about 3 GB."""
+    batch_seconds: float | None = None
+    """Seconds of padded audio in a batch; None: 6 on a CPU, whose caches larger batches leave, 80 on a GPU."""
     jobs: int | None = None
     """Processes that align and threads that decode; None: one a core."""
     refresh: bool = False
@@ -66,7 +66,7 @@ class Extraction:
                 f"pooling {self.pooling!r} and dtype {self.dtype!r}: expected one of {', '.join(POOLINGS)} and one of "
                 f"{', '.join(DTYPES)}"
             )
-        if not 0 < self.batch_seconds < math.inf:
+        if self.batch_seconds is not None and not 0 < self.batch_seconds < math.inf:
             raise MmserError(f"--batch-seconds {self.batch_seconds}: expected a number of seconds more than 0")
         if self.aligner == NONE and (self.textgrids or self.lexicon):
             raise MmserError(

@@ -2,8 +2,9 @@
 
 wav2vec2-base, HuBERT-base and WavLM-base normalise the output of their first convolution over time (a group norm with
 one group a channel), so zeros padded to a waveform change every state of it, and the attention mask does not help.
-Here that norm takes its statistics over each utterance's own frames. Every encoder is tried at loading: if its states
-still depend on the company in a batch, it is run one utterance at a time.
+Here that norm takes its statistics over each utterance's own frames. data2vec-audio stacks positional convolutions,
+which carry what the first of them makes of the padding back into the utterance; here padding is 0 before each. Every
+encoder is tried at loading: if its states still depend on the company in a batch, it is run one utterance at a time.
 """
 
 from collections.abc import Sequence
@@ -47,18 +48,39 @@ class MaskedGroupNorm(nn.Module):
         return out
 
 
+class MaskedFrames(nn.Module):
+    """A layer behind which the frames past each utterance's end are 0, as they are where nothing is padded.
+
+    A convolution reads zeros beyond the end of a single utterance; the next one of a stack must do so in a batch too.
+    ``lengths`` is set before each forward pass.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.lengths: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to (batch, channels, frames)."""
+        out = self.layer(x)
+        for i, length in enumerate(self.lengths):
+            out[i, :, length:] = 0
+        return out
+
+
 class SpeechEncoder:
     """A frozen encoder with a convolutional front end (wav2vec 2.0, HuBERT, WavLM, data2vec-audio, XLS-R).
 
     Args:
         name: hub id, folder name or ``builtin:...``.
-        model: the transformers model; its group norm, if it has one, is replaced by :class:`MaskedGroupNorm`.
+        model: the transformers model; a group norm is replaced by :class:`MaskedGroupNorm`, stacked positional
+            convolutions by :class:`MaskedFrames`.
         normalise: whether each waveform is brought to mean 0 and variance 1, as the model's own processor says.
         revision: the commit of the hub repository, where there is one.
         device: where it runs.
 
     Raises:
-        EncoderError: the model does not take waveforms.
+        EncoderError: the model does not take waveforms, or its layers do not have one state a frame (SEW).
     """
 
     def __init__(
@@ -75,7 +97,8 @@ class SpeechEncoder:
         self._digest = weights_digest(model)
         config = self.model.config
         kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
-        if not kernels or not strides:
+        front_end = getattr(getattr(self.model, "feature_extractor", None), "conv_layers", None)
+        if not kernels or not strides or front_end is None:
             raise EncoderError(
                 f"speech model {self.name!r} ({config.model_type}) has no convolutional front end on waveforms; "
                 "expected wav2vec 2.0, HuBERT, WavLM or data2vec-audio"
@@ -87,11 +110,7 @@ class SpeechEncoder:
         self.grid = FrameGrid(hop, field)
         self.dim = int(config.hidden_size)
         self.num_layers = int(config.num_hidden_layers) + 1
-        self._first = FrameGrid(strides[0], kernels[0])
-        self._masked_norm: MaskedGroupNorm | None = None
-        first = self.model.feature_extractor.conv_layers[0]
-        if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
-            first.layer_norm = self._masked_norm = MaskedGroupNorm(first.layer_norm)
+        self._masked = _mask_padding(self.model, FrameGrid(strides[0], kernels[0]), self.grid)
         self.model = self.model.to(self.device).eval()
         self.batchable = self._check_batching()
 
@@ -114,7 +133,8 @@ class SpeechEncoder:
 
         Args:
             waveforms: mono, 16 kHz, each at least one receptive field long.
-            layers: which layers; 0 is the input of the first block, i the output of block i.
+            layers: which layers; 0 is the input of the first block, i the output of block i. The last is the output of
+                the encoder: where a closing layer norm follows the last block (as in the large models), behind it.
 
         Returns:
             States (num_layers, batch, frames, dim) on the encoder's device, and the frames of each utterance; what lies
@@ -130,17 +150,28 @@ class SpeechEncoder:
         batch = torch.zeros(len(waveforms), max(samples))
         for i, waveform in enumerate(waveforms):
             batch[i, : len(waveform)] = torch.from_numpy(self._normalised(waveform))
-        if self._masked_norm is not None:
-            self._masked_norm.lengths = [self._first.num_frames(n) for n in samples]
+        for module, grid in self._masked:
+            module.lengths = [grid.num_frames(n) for n in samples]
         # Without a mask the attention takes its faster path; nothing is padded then.
         mask = None
         if min(samples) < max(samples):
             mask = (torch.arange(max(samples))[None] < torch.tensor(samples)[:, None]).long().to(self.device)
         with torch.backends.cudnn.flags(allow_tf32=False):
-            hidden = self.model(
-                batch.to(self.device), attention_mask=mask, output_hidden_states=True, return_dict=True
-            ).hidden_states
-        return torch.stack([hidden[layer] for layer in layers]), [self.grid.num_frames(n) for n in samples]
+            output = self.model(batch.to(self.device), attention_mask=mask, output_hidden_states=True, return_dict=True)
+        # Releases of transformers differ in whether the last of hidden_states is behind the closing layer norm.
+        hidden = (*output.hidden_states[:-1], output.last_hidden_state)
+        frames = [self.grid.num_frames(n) for n in samples]
+        self._check_form(hidden, max(frames))
+        return torch.stack([hidden[layer] for layer in layers]), frames
+
+    def _check_form(self, hidden: Sequence[torch.Tensor], frames: int) -> None:
+        found = (len(hidden), sorted({h.shape[1] for h in hidden}))
+        if found != (self.num_layers, [frames]):
+            raise EncoderError(
+                f"speech model {self.name!r} ({self.model.config.model_type}) gives {found[0]} layers of {found[1]} "
+                f"states where {self.num_layers} layers of {frames} frames were expected; give an encoder whose blocks "
+                "keep the frames of its convolutions"
+            )
 
     def _normalised(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         if not self.normalise:
@@ -152,11 +183,38 @@ class SpeechEncoder:
         """Whether a padded utterance keeps its states, measured on noise."""
         self.batchable = True
         rng = np.random.default_rng(0)
-        long, short = (rng.standard_normal(n).astype(np.float32) for n in (12 * self.grid.hop + self.grid.field, 3000))
+        samples = (self.grid.field + extra for extra in (12 * self.grid.hop, 8 * self.grid.hop + self.grid.hop // 2))
+        long, short = (rng.standard_normal(n).astype(np.float32) for n in samples)
         layers = range(self.num_layers)
         together, lengths = self.states([long, short], layers)
         alone, _ = self.states([short], layers)
         return relative_error(together[:, 1:, : lengths[1]], alone) <= TOLERANCE
+
+
+def _mask_padding(
+    model: Any, first: FrameGrid, last: FrameGrid
+) -> list[tuple[MaskedGroupNorm | MaskedFrames, FrameGrid]]:
+    """Make the parts of a model that see padding despite an attention mask heed it.
+
+    Args:
+        model: changed in place.
+        first: frames of its first convolution.
+        last: frames of its last.
+
+    Returns:
+        The parts that need to know how long each utterance is, and in which frames.
+    """
+    masked: list[tuple[MaskedGroupNorm | MaskedFrames, FrameGrid]] = []
+    convolution = model.feature_extractor.conv_layers[0]
+    if isinstance(getattr(convolution, "layer_norm", None), nn.GroupNorm):
+        convolution.layer_norm = MaskedGroupNorm(convolution.layer_norm)
+        masked.append((convolution.layer_norm, first))
+    stacked = getattr(getattr(model.encoder, "pos_conv_embed", None), "layers", None)
+    if isinstance(stacked, nn.ModuleList):
+        for i, layer in enumerate(stacked):
+            stacked[i] = wrapped = MaskedFrames(layer)
+            masked.append((wrapped, last))
+    return masked
 
 
 def load_speech_encoder(given: str, device: torch.device | str = "cpu") -> SpeechEncoder:

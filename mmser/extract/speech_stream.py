@@ -17,7 +17,7 @@ from mmser.extract.decode import decode_units
 from mmser.extract.loading import pick_layers
 from mmser.extract.options import NONE
 from mmser.extract.speech import SpeechEncoder, load_speech_encoder
-from mmser.extract.work import DTYPES, SHARD_BYTES, Work, check_storable, pick_device, provenance
+from mmser.extract.work import DTYPES, SHARD_BYTES, Meter, Work, check_storable, pick_device, provenance
 from mmser.pooling import frame_ranges, num_without_centre, pool, pooled_dim
 from mmser.records import TIERS
 from mmser.units import SAMPLE_RATE
@@ -47,20 +47,6 @@ class _Job:
         return [g for g in self.granularities if g in TIERS]
 
 
-@dataclass
-class _Meter:
-    """How far the encoder is."""
-
-    work: Work
-    total: int
-    done: int = 0
-    seconds: float = 0.0
-
-    def show(self, more: int = 0, more_s: float = 0.0) -> None:
-        """Tell the user, counting what is done of the shard at work."""
-        self.work.report("speech", self.done + more, self.total, self.seconds + more_s)
-
-
 def load_speech(work: Work) -> tuple[SpeechEncoder, list[int]] | None:
     """The encoder and the layers that were asked for; None where no speech is to be encoded."""
     if work.options.speech_model == NONE:
@@ -78,7 +64,7 @@ def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: 
     recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
     name = stream_folder_name(encoder.name)
     made = provenance(encoder.device)
-    made["batches"] = f"{options.batch_seconds:g} s" if encoder.batchable else "one utterance"
+    made["batches"] = f"{_batch_seconds(work, encoder):g} s" if encoder.batchable else "one utterance"
     with ExitStack() as stack:
         frames_writer = pooled_writer = None
         if "frame" in options.granularities:
@@ -108,7 +94,7 @@ def _fill(job: _Job) -> None:
         for unit in _plan(job, writer):
             todo.setdefault(unit.utterance_ids, {})[writer.name] = unit.number
     units = [Unit(i, ids) for i, ids in enumerate(todo)]
-    meter = _Meter(work, sum(len(unit.utterance_ids) for unit in units))
+    meter = Meter(work, "speech", sum(len(unit.utterance_ids) for unit in units))
     for decoded in decode_units(units, work.utterances, work.options.jobs):
         ids = decoded.unit.utterance_ids
         numbers = todo[ids]
@@ -137,7 +123,7 @@ def _plan(job: _Job, writer: StreamWriter) -> list[Unit]:
     return writer.plan(costs, min(SHARD_SECONDS, budget), redo)
 
 
-def _write_shards(job: _Job, numbers: Mapping[str, int], meter: _Meter, recordings: Mapping[str, Recording]) -> None:
+def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recordings: Mapping[str, Recording]) -> None:
     """Encode one shard's recordings and write them to the streams that want them."""
     ids = list(recordings)
     num_frames = [job.encoder.grid.num_frames(len(recordings[uid].samples)) for uid in ids]
@@ -157,7 +143,7 @@ def _write_shards(job: _Job, numbers: Mapping[str, int], meter: _Meter, recordin
             pooled = stack.enter_context(job.pooled.shard(numbers[job.pooled.name], ids, audio, tables))
             for tier in job.tiers:
                 pooled.put(tier, "segment", 0, np.concatenate([spans[tier][uid].index for uid in ids]))
-        first, budget = 0, job.work.options.batch_seconds * SAMPLE_RATE
+        first, budget = 0, _batch_seconds(job.work, job.encoder) * SAMPLE_RATE
         while first < len(ids):
             # The plan has the longest first, so the first of a batch decides how wide it is.
             size = max(1, int(budget // len(recordings[ids[first]].samples)))
@@ -175,6 +161,10 @@ def _write_shards(job: _Job, numbers: Mapping[str, int], meter: _Meter, recordin
         for shard in (frames, pooled):
             if shard is not None:
                 shard.commit()
+
+
+def _batch_seconds(work: Work, encoder: SpeechEncoder) -> float:
+    return work.options.batch_seconds or (6.0 if encoder.device.type == "cpu" else 80.0)
 
 
 def _pooled_tables(

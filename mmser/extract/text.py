@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from numpy.typing import NDArray
+from torch import nn
 
 from mmser.errors import EncoderError
 from mmser.extract import builtin
@@ -16,8 +17,8 @@ from mmser.extract.loading import load, load_model, parse_source, relative_error
 from mmser.extract.speech import TOLERANCE
 from mmser.transcript import transcript_words, word_of_span
 
-# Both of unlike length, so that the shorter is padded
-_PROBES = ("One sentence that is a little longer than the other, to be padded against.", "A short one.")
+# Of unlike length, so that the shorter is padded; few letters, for tokenizers that make each a token
+_PROBES = ("A longer one, to pad against.", "Short.")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TextEncoder:
         device: where it runs.
 
     Raises:
-        EncoderError: the tokenizer knows no character spans.
+        EncoderError: the tokenizer knows no character spans, or the model has a decoder too.
     """
 
     def __init__(
@@ -56,13 +57,18 @@ class TextEncoder:
                 f"text model {name!r}: its tokenizer knows no character spans, so tokens cannot be matched with words; "
                 "give a model with a fast tokenizer (tokenizer.json)"
             )
+        if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size"):
+            raise EncoderError(
+                f"text model {name!r} ({model.config.model_type}) is no encoder of tokens alone; expected one such as "
+                "BERT or RoBERTa"
+            )
         self.name, self.revision, self.tokenizer = name, revision, tokenizer
         self.device = torch.device(device)
         self._digest = weights_digest(model)
         self.model = model.to(self.device).eval()
         self.dim = int(model.config.hidden_size)
         self.num_layers = int(model.config.num_hidden_layers) + 1
-        self.max_tokens = _max_tokens(model.config, tokenizer)
+        self.max_tokens = _max_tokens(model, tokenizer)
         self.batchable = self._check_batching()
 
     def identity(self) -> dict[str, object]:
@@ -137,12 +143,16 @@ class TextEncoder:
         return relative_error(together[:, 1:, : lengths[1]], alone) <= TOLERANCE
 
 
-def _max_tokens(config: Any, tokenizer: Any) -> int:
-    """The most tokens that have a position: RoBERTa's first position is one past its padding index."""
-    positions = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "data2vec-text"):
-        positions -= config.pad_token_id + 1
-    return min(positions, int(tokenizer.model_max_length))
+def _max_tokens(model: Any, tokenizer: Any) -> int:
+    """The most tokens that have a position: those of RoBERTa and its kin start one past their padding index."""
+    limit = int(tokenizer.model_max_length)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not positions:
+        return limit
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            positions -= module.padding_idx + 1
+    return min(int(positions), limit)
 
 
 def load_text_encoder(given: str, device: torch.device | str = "cpu") -> TextEncoder:

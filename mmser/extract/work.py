@@ -124,6 +124,21 @@ class Work:
         return self.audio_digests
 
 
+@dataclass
+class Meter:
+    """How far a stage is."""
+
+    work: Work
+    stream: str
+    total: int
+    done: int = 0
+    seconds: float = 0.0
+
+    def show(self, more: int = 0, more_s: float = 0.0) -> None:
+        """Tell the user, counting what is done of the shard at work."""
+        self.work.report(self.stream, self.done + more, self.total, self.seconds + more_s)
+
+
 def text_digest(text: str) -> str:
     """SHA-256 of a transcript, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
