@@ -28,9 +28,9 @@ LAYERS = {
     "mmser.train": 3,
     "mmser.demo": 4,
     "mmser.show": 4,
-    "mmser.flags": 4,
-    "mmser.cli": 5,
-    "mmser.__main__": 6,
+    "mmser.commands": 5,
+    "mmser.cli": 6,
+    "mmser.__main__": 7,
 }
 
 

@@ -1,69 +1,26 @@
-"""The options of the two stages on the command line, with the defaults and names of their dataclasses."""
+"""``mmser train-head``: a cache becomes trained heads and a table."""
 
-from dataclasses import fields, replace
+# ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
+
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmser.commands.defaults import default_of
 from mmser.errors import ProtocolError
-from mmser.extract.options import DTYPES, Extraction
-from mmser.records import GRANULARITIES, POOLINGS
+from mmser.records import GRANULARITIES
 from mmser.train.options import NORMALISATIONS, Experiment, Training
 
-
-def _default(options: type[Any], name: str) -> Any:
-    return next(f.default for f in fields(options) if f.name == name)
-
-
-def extraction_options(command: Any) -> Any:
-    """The options of an extraction, with the defaults of :class:`~mmser.extract.options.Extraction`."""
-    default = partial(_default, Extraction)
-    path = click.Path(path_type=Path)
-    model = "ID, ID@REVISION, FOLDER, builtin:tiny, or none."
-    for option in reversed(
-        [
-            click.option("--speech-model", default=default("speech_model"), help=f"Speech encoder: {model}"),
-            click.option("--text-model", default=default("text_model"), help=f"Text encoder: {model}"),
-            click.option(
-                "--align",
-                "aligner",
-                type=click.Choice(["pocketsphinx", "textgrid", "none"]),
-                default=default("aligner"),
-                help="Words, syllables and phones: by PocketSphinx (English), from TextGrids, or none.",
-            ),
-            click.option("--textgrids", type=path, help="Folder of <utterance_id>.TextGrid, for --align textgrid."),
-            click.option("--lexicon", type=path, help="Pronunciations in CMU format, for --align pocketsphinx."),
-            click.option("--layers", default=default("layers"), help="Speech layers: all, 9, 0,6,12, 4-8, -1 (last)."),
-            click.option("--text-layers", default=default("text_layers"), help="Text layers, in the same way."),
-            click.option(
-                "--keep",
-                default="",
-                show_default=False,
-                help="Speech granularities: frame, phone, syllable, word, utterance (comma-separated). "
-                "[default: all that the alignment gives, but not frame]",
-            ),
-            click.option("--pooling", type=click.Choice(POOLINGS), default=default("pooling"), help="Over segments."),
-            click.option("--dtype", type=click.Choice(DTYPES), default=default("dtype"), help="Of the stored states."),
-            click.option("--device", default=default("device"), help="auto, cpu, cuda, cuda:1, mps."),
-            click.option(
-                "--batch-seconds",
-                type=float,
-                show_default=False,
-                help="Padded audio in a batch. [default: 6 on a CPU, 80 on a GPU]",
-            ),
-            click.option("--jobs", type=click.IntRange(min=1), help="Aligners and decoders. [default: one a core]"),
-            click.option("--refresh", is_flag=True, help="Redo what changed since it was extracted."),
-        ]
-    ):
-        command = option(command)
-    return command
+if TYPE_CHECKING:
+    from mmser.train.run import Result
 
 
 def training_options(command: Any) -> Any:
     """The options of a training, with the defaults of :class:`~mmser.train.options.Experiment`."""
-    default, of_training = partial(_default, Experiment), partial(_default, Training)
+    default, of_training = partial(default_of, Experiment), partial(default_of, Training)
     count = click.IntRange(min=1)
     weights = click.Choice(["none", "balanced"])
     normalisation = click.Choice(NORMALISATIONS)
@@ -114,3 +71,59 @@ def experiment_of(options: dict[str, Any]) -> Experiment:
     for name in ("labels", "members"):
         options[name] = tuple(part.strip() for part in options[name].split(",") if part.strip())
     return Experiment(settings=settings, training=training, **options)
+
+
+@click.command("train-head")
+@click.argument("cache_path", metavar="CACHE", type=click.Path(path_type=Path))
+@training_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER]")
+def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
+    """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
+
+    The epoch is chosen on the dev fold (the next value of the fold column); no speaker is in two parts. Run again,
+    only what is missing is trained.
+
+    \b
+    mmser train-head cache/iemocap --head coattention --granularity word --folds session --seeds 5
+    mmser train-head cache/emodb --head speech-probe --granularity utterance --normalise speaker
+    """
+    from mmser.show import meter
+    from mmser.train.run import train_head as run
+
+    experiment = experiment_of(options)
+    folder = out or Path("runs") / cache_path.name / f"{experiment.head}-{experiment.granularity}-{experiment.layer}"
+    with meter() as progress:
+        result = run(cache_path, experiment, folder, report=progress)
+    show_training(result)
+
+
+def show_training(*results: "Result") -> None:
+    """Print a line a head, and what stands behind it."""
+    from mmser.show import counted, print_table
+
+    first = results[0]
+    for result in results:
+        for note in result.notes:
+            click.echo(f"Note: {note}")
+    if first.left_out:
+        click.echo(f"Left out: {counted(first.left_out)}")
+    lines = [line for result in results for line in result.lines]
+    rows = [
+        (
+            line.head,
+            f"{line.ua:.3f}",
+            f"{line.interval.low:.3f} to {line.interval.high:.3f}",
+            f"{line.wa:.3f}",
+            f"{line.macro_f1:.3f}",
+            f"{line.ua_of_folds:.3f}",
+            str(line.num_runs),
+        )
+        for line in lines
+    ]
+    print_table(("head", "UA", "95 % of UA", "WA", "macro F1", "UA, mean of folds", "runs"), rows)
+    unit = {line.interval.unit for line in lines}.pop()
+    click.echo(
+        f"{first.num_utterances} utterances, {len(first.labels)} classes (chance UA {1 / len(first.labels):.3f}); "
+        f"interval by bootstrap over {lines[0].interval.clusters} {unit}s. Written to "
+        + ", ".join(str(result.folder) for result in results)
+    )

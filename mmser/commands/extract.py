@@ -1,0 +1,114 @@
+"""``mmser extract``: a manifest becomes a cache."""
+
+# ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmser.commands import EXIT_SOME_FAILED
+from mmser.commands.defaults import default_of
+from mmser.extract.options import DTYPES, Extraction
+from mmser.records import POOLINGS
+
+if TYPE_CHECKING:
+    from mmser.extract.run import Summary
+
+
+def extraction_options(command: Any) -> Any:
+    """The options of an extraction, with the defaults of :class:`~mmser.extract.options.Extraction`."""
+    default = partial(default_of, Extraction)
+    path = click.Path(path_type=Path)
+    model = "ID, ID@REVISION, FOLDER, builtin:tiny, or none."
+    for option in reversed(
+        [
+            click.option("--speech-model", default=default("speech_model"), help=f"Speech encoder: {model}"),
+            click.option("--text-model", default=default("text_model"), help=f"Text encoder: {model}"),
+            click.option(
+                "--align",
+                "aligner",
+                type=click.Choice(["pocketsphinx", "textgrid", "none"]),
+                default=default("aligner"),
+                help="Words, syllables and phones: by PocketSphinx (English), from TextGrids, or none.",
+            ),
+            click.option("--textgrids", type=path, help="Folder of <utterance_id>.TextGrid, for --align textgrid."),
+            click.option("--lexicon", type=path, help="Pronunciations in CMU format, for --align pocketsphinx."),
+            click.option("--layers", default=default("layers"), help="Speech layers: all, 9, 0,6,12, 4-8, -1 (last)."),
+            click.option("--text-layers", default=default("text_layers"), help="Text layers, in the same way."),
+            click.option(
+                "--keep",
+                default="",
+                show_default=False,
+                help="Speech granularities: frame, phone, syllable, word, utterance (comma-separated). "
+                "[default: all that the alignment gives, but not frame]",
+            ),
+            click.option("--pooling", type=click.Choice(POOLINGS), default=default("pooling"), help="Over segments."),
+            click.option("--dtype", type=click.Choice(DTYPES), default=default("dtype"), help="Of the stored states."),
+            click.option("--device", default=default("device"), help="auto, cpu, cuda, cuda:1, mps."),
+            click.option(
+                "--batch-seconds",
+                type=float,
+                show_default=False,
+                help="Padded audio in a batch. [default: 6 on a CPU, 80 on a GPU]",
+            ),
+            click.option("--jobs", type=click.IntRange(min=1), help="Aligners and decoders. [default: one a core]"),
+            click.option("--refresh", is_flag=True, help="Redo what changed since it was extracted."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
+@click.option("--cache", "cache_path", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
+@extraction_options
+def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) -> None:
+    """Run the encoders and the aligner once over a MANIFEST, into a cache.
+
+    Run again, only what is missing is done. Utterances that cannot be processed are named in CACHE/failed.csv, the
+    rest goes on, and the exit code is 3.
+
+    \b
+    mmser extract iemocap.csv --cache cache/iemocap --align pocketsphinx
+    mmser extract emodb.csv --cache cache/emodb --text-model none --keep frame,utterance
+    """
+    from mmser.extract.run import extract as run
+    from mmser.manifest import read_manifest
+    from mmser.show import meter
+
+    granularities = tuple(part.strip() for part in keep.split(",") if part.strip())
+    asked = Extraction(keep=granularities, **options)
+    table = read_manifest(manifest_path)
+    with meter() as progress:
+        summary = run(table, cache_path, asked, progress)
+    show_extraction(summary, cache_path)
+    if summary.failures:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def show_extraction(summary: "Summary", cache_path: Path) -> None:
+    """Print what an extraction added, what it leaves out and why."""
+    for name, number in summary.added.items():
+        click.echo(f"{cache_path / name}: {number} utterances added")
+    if not summary.added:
+        click.echo(f"{cache_path}: nothing was missing")
+    if summary.num_aligned is not None:
+        rest = summary.num_utterances - summary.num_aligned
+        click.echo(
+            f"Aligned {summary.num_aligned} of {summary.num_utterances} utterances"
+            + (f"; the other {rest} have no words, but frames and utterance states" if rest else "")
+        )
+    for note in summary.notes:
+        click.echo(f"Note: {note}")
+    if summary.failures:
+        failed = summary.failed_utterances
+        (uid, stream), reason = next(iter(summary.failures.items()))
+        click.echo(
+            f"{len(failed)} of {summary.num_utterances} utterances could not be processed whole; "
+            f"{cache_path / 'failed.csv'} says why. The first: {uid!r} ({stream}): {reason}",
+            err=True,
+        )
