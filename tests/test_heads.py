@@ -56,7 +56,7 @@ def a_batch(extra: int = 0, layers: int = 1, key: int | None = None, empty: bool
         "phone": a_sequence([5, 0 if empty else 4, 2, T + 2], T + 2 + 3 * extra, D, layers, seed=2),
     }
     text = a_sequence([N, 0 if empty else 2, 1, 4], N + 2 * extra, E, seed=3)
-    return Batch(speech, text, None if key is None else torch.tensor(key))
+    return Batch(speech, text, None if key is None else 1000 * key + torch.arange(4))
 
 
 @pytest.mark.parametrize("layers", [1, 3])

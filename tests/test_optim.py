@@ -1,10 +1,15 @@
-"""The stacked optimiser against torch's, run by run."""
+"""The stacked optimiser against torch's plain one, run by run."""
 
+import numpy as np
 import torch
 
 from mmser.train.optim import StackedAdamW, clip_norms
+from mmser.train.options import Training
+from mmser.train.plan import Run
 
 RATES, DECAYS, STEPS = [1e-2, 3e-4, 0.1], [0.0, 0.5, 0.01], [30, 20, 5]
+ROWS = np.arange(3)
+RUNS = [Run("", ROWS, ROWS, 0, None, rate, decay) for rate, decay in zip(RATES, DECAYS, strict=True)]
 
 
 def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
@@ -14,15 +19,13 @@ def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
     scale = torch.logspace(-6, 3, 7)
     gradients = torch.randn(30, 3, 7, generator=noise) * scale
     stacked = start.clone()
-    optimizer = StackedAdamW(
-        start.shape, torch.tensor(RATES), torch.tensor(DECAYS), beta1=0.9, beta2=0.98, epsilon=1e-6
-    )
+    optimizer = StackedAdamW(stacked, RUNS, Training(beta2=0.98, epsilon=1e-6))
     for step in range(30):
         active = sum(step < steps for steps in STEPS)
         optimizer.step(stacked, gradients[step, :active])
     for run, (rate, decay, steps) in enumerate(zip(RATES, DECAYS, STEPS, strict=True)):
         alone = start[run].clone().requires_grad_()
-        theirs = torch.optim.AdamW([alone], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay)
+        theirs = torch.optim.AdamW([alone], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay, fused=False)
         for step in range(steps):
             alone.grad = gradients[step, run].clone()
             theirs.step()
@@ -34,13 +37,11 @@ def test_runs_that_are_kept_go_on_as_before() -> None:
     results = []
     for drop in (False, True):
         weights = torch.ones(3, 5)
-        optimizer = StackedAdamW(
-            weights.shape, torch.tensor(RATES), torch.tensor(DECAYS), beta1=0.9, beta2=0.999, epsilon=1e-8
-        )
-        kept = torch.tensor([0, 1, 2])
+        optimizer = StackedAdamW(weights, RUNS, Training())
+        kept = [0, 1, 2]
         for step in range(4):
             if drop and step == 2:
-                kept = torch.tensor([0, 2])
+                kept = [0, 2]
                 optimizer.keep(kept)
                 weights = weights[kept]
             optimizer.step(weights, gradients[step, kept])

@@ -54,11 +54,16 @@ def test_the_batches_of_one_step_are_alike_in_length_whatever_the_seed() -> None
     assert longest[:, :50].mean() == pytest.approx(longest[:, 50:].mean(), rel=0.15)
 
 
+def test_each_batch_lies_from_short_to_long() -> None:
+    for batch in np.split(order_of(RUN, 3, LENGTHS, 8), range(8, 50, 8)):
+        assert (np.diff(LENGTHS[batch]) >= 0).all()
+
+
 def test_fewer_rows_than_a_batch_are_just_shuffled() -> None:
     assert sorted(order_of(RUN, 1, LENGTHS, 64)) == sorted(RUN.train_rows)
 
 
-def test_no_two_steps_share_a_key() -> None:
+def test_no_two_places_share_a_key() -> None:
     keys = [dropout_keys(replace(RUN, seed=seed), epoch, 50) for seed in range(4) for epoch in range(1, 20)]
     assert len(torch.cat(keys).unique()) == 4 * 19 * 50
     assert (torch.cat(keys) >= 0).all()

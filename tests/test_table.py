@@ -105,7 +105,7 @@ def test_a_table_gathers_all_streams_and_only_those_asked_for() -> None:
     speech, _ = a_stream()
     text, _ = a_stream(layers=1, seed=1)
     table = Table(tuple("tuvwxyz"), {"word": speech, "phone": speech}, text)
-    key = torch.tensor([7])
+    key = torch.tensor([[7, 8]])
     batch = table.gather(torch.tensor([[0, 3]]), torch.tensor([1]), key)
     assert set(batch.speech) == {"word", "phone"}
     assert batch.text is not None

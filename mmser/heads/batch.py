@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     text: Sequence | None
     """Token states, or None where no text was asked for."""
     key: Tensor | None
-    """int64 scalar, not negative: the random key of this run and step, from which every dropout mask follows. None:
-    no dropout, as in evaluation."""
+    """(B,) int64, not negative: each utterance's random key in this run and step, from which every dropout mask follows.
+    None: no dropout, as in evaluation."""
 
 
 @dataclass(frozen=True)

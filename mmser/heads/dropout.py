@@ -1,9 +1,10 @@
 """Dropout whose mask is a function of key and place, not of a generator's state.
 
 A generator's next number depends on everything drawn before it: on padding, on the size of the stack, on the device.
-Here the mask at (b, t, d) follows from the step's key, the layer's salt and the numbers b, t, d alone, as in the
-counter-based generators of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3"). So a run in a stack of
-many draws what it would draw alone, on a CPU what it would draw on a GPU, and padding draws nothing away from others.
+Here the mask of an utterance at (t, d) follows from its key in this step, the layer's salt and the numbers t, d alone,
+as in the counter-based generators of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3"). So a run in a
+stack of many draws what it would draw alone, on a CPU what it would draw on a GPU, padding draws nothing away from
+others, and a batch may be computed in parts.
 """
 
 import torch
@@ -46,24 +47,26 @@ class KeyedDropout(nn.Module):
         self.salt: int | None = None
 
     def forward(self, values: Tensor, key: Tensor | None) -> Tensor:
-        """Drop elements of ``values`` (B, ..., D) by ``key``, an int64 scalar."""
+        """Drop elements of ``values`` (B, ..., D) by ``key`` (B,), int64."""
         if key is None or self.rate == 0.0:
             return values
         keep = self.keep(values.shape, key)
         return values * keep.to(values.dtype).mul_(1.0 / (1.0 - self.rate))
 
     def keep(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
-        """Which elements of a tensor of ``shape`` stay, bool.
+        """Which elements of a tensor of ``shape`` (B, ..., D) stay, bool.
 
-        The axes are mixed in one at a time, so only the last mixing touches as many words as there are elements.
+        The axes are mixed in one at a time, and a word of the last mixing decides over two elements, by 16 bits each:
+        the rate is kept to 1/65536, and only half as many words are mixed as there are elements.
         """
         assert self.salt is not None, "the head has to call number_dropouts(self) at the end of its constructor"
         state = mix(key & _MASK)
         state = mix(state ^ (key >> 32))
         state = mix(state ^ self.salt)
-        for size in shape:
+        for size in (*shape[1:-1], -(-shape[-1] // 2)):
             state = mix(state.unsqueeze(-1) ^ torch.arange(size, device=key.device))
-        return state >= round(self.rate * 2**32)
+        limit = round(self.rate * 2**16)
+        return torch.cat([(state & 0xFFFF) >= limit, state >= limit << 16], -1)[..., : shape[-1]]
 
 
 def number_dropouts(head: nn.Module) -> None:

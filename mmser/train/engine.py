@@ -8,7 +8,7 @@ the same result (up to the rounding of products of another size); :mod:`mmser.tr
 The engine is given training and dev rows and knows of no others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows
 from mmser.train.table import Table
 
 __all__ = ["Epoch", "Run", "Trained", "Training", "posteriors", "train"]
+
+PART = 8
+"""Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts of
+8 little of what is computed is padding; smaller parts gain no more. A GPU takes the batch whole: there it is the number
+of products that costs, not their size."""
 
 Report = Callable[[int, int], None]
 """Called after every epoch with the epochs finished and the epochs to do, over all runs; a run that stops early
@@ -108,14 +113,8 @@ class _Group:
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
         self.results: dict[int, Trained] = {}
-        self.optimizer = StackedAdamW(
-            self.stack.weights.shape,
-            torch.tensor([run.learning_rate for run in runs], device=table.device),
-            torch.tensor([run.weight_decay for run in runs], device=table.device),
-            beta1=training.beta1,
-            beta2=training.beta2,
-            epsilon=training.epsilon,
-        )
+        self.optimizer = StackedAdamW(self.stack.weights, runs, training)
+        self.part = PART if table.device.type == "cpu" else training.batch_size
         self._prepare()
 
     def _prepare(self) -> None:
@@ -156,26 +155,27 @@ class _Group:
         rows, valid = pad_rows([order_of(run, number, self.table.lengths, size) for run in runs], size)
         counts = valid.unflatten(1, (-1, size)).sum(-1)
         at_work = (counts > 0).sum(0).tolist()
-        keys = torch.stack([dropout_keys(run, number, len(at_work)) for run in runs])
+        keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in runs])
         labels, valid, counts, keys = (part.to(self.table.device) for part in (self.labels[rows], valid, counts, keys))
         totals = torch.zeros(len(runs), device=self.table.device)
         for step, active in enumerate(at_work):
             span = slice(step * size, (step + 1) * size)
             layer = None if self.layer is None else self.layer[:active]
-            batch = self.table.gather(rows[:active, span], layer, keys[:active, step])
-            losses = self._step(batch, labels[:active, span], valid[:active, span])
+            parts = zip(rows[:active, span].split(self.part, 1), keys[:active, span].split(self.part, 1), strict=True)
+            batches = (self.table.gather(some, layer, key) for some, key in parts)
+            losses = self._step(batches, labels[:active, span], valid[:active, span])
             totals[:active] += losses * counts[:active, step]
         return totals / counts.sum(1)
 
-    def _step(self, batch: Batch, labels: Tensor, valid: Tensor) -> Tensor:
-        """One step of the first runs; their losses before it."""
+    def _step(self, parts: Iterable[Batch], labels: Tensor, valid: Tensor) -> Tensor:
+        """One step of the first runs, on a batch in parts; their losses before it."""
         leaves = self.stack.leaves(len(labels))
-        logits = self.stack(leaves, batch)
+        logits = torch.cat([self.stack(leaves, part) for part in parts], 1)
         smoothing = self.training.label_smoothing
         losses = mean_losses(logits, labels, valid, self.class_weights[: len(labels)], smoothing)
         # A run's parameters sway its own loss alone, so the gradient of the sum is each run's own gradient.
-        parts = torch.autograd.grad(losses.sum(), leaves)
-        gradients = torch.cat([part.flatten(1) for part in parts], 1)
+        by_leaf = torch.autograd.grad(losses.sum(), leaves)
+        gradients = torch.cat([gradient.flatten(1) for gradient in by_leaf], 1)
         if self.training.clip_norm:
             clip_norms(gradients, self.training.clip_norm)
         self.optimizer.step(self.stack.weights, gradients)
@@ -197,7 +197,7 @@ class _Group:
         kept = [place for place in range(len(self.courses)) if place not in set(done)]
         rows = torch.tensor(kept, dtype=torch.int64, device=self.table.device)
         self.stack.keep(rows)
-        self.optimizer.keep(rows)
+        self.optimizer.keep(kept)
         self.best = self.best[rows]
         self.places = [self.places[place] for place in kept]
         self.courses = [self.courses[place] for place in kept]

@@ -26,7 +26,7 @@ def max_stacked(table: Table, head: nn.Module, runs: Sequence[Run], training: Tr
     rows = torch.unique(torch.cat([torch.from_numpy(run.train_rows) for run in runs])).numpy()
     longest = torch.from_numpy(rows[by_length(table, rows)[-training.batch_size :]]).unsqueeze(0)
     layer = None if runs[0].layer is None else torch.tensor([runs[0].layer])
-    stacked = table.gather(longest, layer, torch.zeros(1, dtype=torch.int64))
+    stacked = table.gather(longest, layer, torch.zeros(longest.shape, dtype=torch.int64))
     batch = tree_map(lambda leaf: leaf[0] if isinstance(leaf, Tensor) else leaf, stacked)
     sequences = [*batch.speech.values(), *([batch.text] if batch.text is not None else [])]
     kept: dict[int, int] = {}

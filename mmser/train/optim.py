@@ -1,57 +1,57 @@
 """AdamW for many runs at once: a run's parameters are one row of a matrix."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
+
+from mmser.train.options import Training
+from mmser.train.plan import Run
 
 
 class StackedAdamW:
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as ``torch.optim.AdamW`` has it, with each run's own rates.
+    """``torch.optim.AdamW`` (Loshchilov and Hutter 2019) for each row of a matrix, with its run's own rates and steps.
 
     All runs of a stack take part in every step, or the first few of them do: those that still have batches in this
-    epoch. A run's step count is therefore its own.
+    epoch. torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen times.
     """
 
-    def __init__(
-        self,
-        shape: torch.Size,
-        learning_rates: Tensor,
-        weight_decays: Tensor,
-        *,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-    ) -> None:
-        """``shape``: (R, P), runs and parameters; ``learning_rates``, ``weight_decays``: (R,), on the device."""
-        self.learning_rates = learning_rates.double()
-        self.weight_decays = weight_decays.double()
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.mean = torch.zeros(shape, device=learning_rates.device)
-        self.square = torch.zeros_like(self.mean)
-        self.steps = torch.zeros(len(learning_rates), dtype=torch.float64, device=learning_rates.device)
+    def __init__(self, weights: Tensor, runs: Sequence[Run], training: Training) -> None:
+        """``weights``: (R, P), of the runs in their order."""
+        self.training = training
+        self.rates = [(run.learning_rate, run.weight_decay) for run in runs]
+        self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
+        self.steps = torch.zeros(len(weights), device=weights.device)
 
-    def step(self, parameters: Tensor, gradients: Tensor) -> None:
-        """Move the first ``len(gradients)`` rows of ``parameters`` (R, P) in place."""
-        active = len(gradients)
-        self.steps[:active] += 1
-        steps, rates = self.steps[:active], self.learning_rates[:active]
-        mean, square = self.mean[:active], self.square[:active]
-        mean.lerp_(gradients, 1 - self.beta1)
-        square.mul_(self.beta2).addcmul_(gradients, gradients, value=1 - self.beta2)
-        root = square.sqrt().div_(_column((1 - self.beta2**steps).sqrt())).add_(self.epsilon)
-        parameters[:active].mul_(_column(1 - rates * self.weight_decays[:active]))
-        parameters[:active].sub_(root.reciprocal_().mul_(mean).mul_(_column(rates / (1 - self.beta1**steps))))
+    def step(self, weights: Tensor, gradients: Tensor) -> None:
+        """Move the first ``len(gradients)`` rows of ``weights`` (R, P) in place."""
+        for row, ((learning_rate, weight_decay), gradient) in enumerate(zip(self.rates, gradients, strict=False)):
+            adamw(
+                [weights[row]],
+                [gradient],
+                [self.mean[row]],
+                [self.square[row]],
+                [],
+                [self.steps[row]],
+                fused=True,
+                amsgrad=False,
+                beta1=self.training.beta1,
+                beta2=self.training.beta2,
+                lr=learning_rate,
+                weight_decay=weight_decay,
+                eps=self.training.epsilon,
+                maximize=False,
+            )
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop every run that is not in ``rows`` (int64, ascending)."""
-        for name in ("learning_rates", "weight_decays", "mean", "square", "steps"):
-            setattr(self, name, getattr(self, name)[rows])
+    def keep(self, kept: Sequence[int]) -> None:
+        """Drop every run that is not in ``kept``."""
+        rows = torch.tensor(kept, dtype=torch.int64, device=self.mean.device)
+        self.rates = [self.rates[row] for row in kept]
+        self.mean, self.square, self.steps = self.mean[rows], self.square[rows], self.steps[rows]
 
 
 def clip_norms(gradients: Tensor, limit: float) -> None:
     """Scale each row of (R, P) down to the norm ``limit``, in place, as ``torch.nn.utils.clip_grad_norm_`` does."""
     norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
     gradients.mul_((limit / (norms + 1e-6)).clamp_(max=1.0))
-
-
-def _column(values: Tensor) -> Tensor:
-    return values.float().unsqueeze(1)

@@ -105,13 +105,14 @@ def derive(seed: int, *parts: str | int) -> int:
 
 
 def order_of(run: Run, epoch: int, lengths: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-    """The training rows in the order of one epoch, batch after batch.
+    """The training rows in the order of one epoch, batch after batch, each batch from its shortest to its longest.
 
     Which rows form a batch is a plain shuffle by the run's seed. In which order the full batches come is drawn too, but
     the draw is the epoch's, not the run's: it says that the third batch, say, is the longest-but-four. So the batches
     that a stack meets at one step are of about one length, whatever the seeds, and little padding is computed. (With
     25 runs on sentences of a log-normal number of words, the padded length falls from 2.4 to 1.04 times what one run
-    alone would have.)
+    alone would have.) Within a batch the order sways nothing but rounding; sorted, a batch can be computed in parts
+    that hold little padding.
 
     Args:
         run: its seed and training rows.
@@ -125,7 +126,11 @@ def order_of(run: Run, epoch: int, lengths: NDArray[np.int64], batch_size: int) 
     batches = rows[: num_full * batch_size].reshape(num_full, batch_size)
     from_shortest = np.argsort(lengths[batches].max(1), kind="stable") if num_full else np.arange(0)
     placed = batches[from_shortest[_ranks(epoch, num_full)]]
-    return np.concatenate([placed.ravel(), rows[num_full * batch_size :]])
+    return np.concatenate([_sorted(batch, lengths) for batch in (*placed, rows[num_full * batch_size :])])
+
+
+def _sorted(rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows[np.argsort(lengths[rows], kind="stable")]
 
 
 @lru_cache(maxsize=256)
@@ -139,10 +144,10 @@ def _ranks(epoch: int, num_batches: int) -> NDArray[np.int64]:
     return np.argsort(np.argsort(draws))
 
 
-def dropout_keys(run: Run, epoch: int, num_steps: int) -> Tensor:
-    """(num_steps,) int64: the key of each step of an epoch, on the CPU."""
+def dropout_keys(run: Run, epoch: int, num_places: int) -> Tensor:
+    """(num_places,) int64: the key of each place in the order of an epoch, on the CPU."""
     start = derive(run.seed, "dropout", epoch) >> 1  # room to count up without leaving int64
-    return start + torch.arange(num_steps)
+    return start + torch.arange(num_places)
 
 
 def class_weights_of(run: Run, labels: Tensor, num_classes: int, training: Training) -> Tensor:

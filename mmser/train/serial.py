@@ -58,12 +58,11 @@ def _train_epoch(
     epoch: int,
 ) -> float:
     head.train()
-    batches = np.split(
-        order_of(run, epoch, table.lengths, training.batch_size),
-        range(training.batch_size, len(run.train_rows), training.batch_size),
-    )
+    order = order_of(run, epoch, table.lengths, training.batch_size)
+    batches = np.split(order, range(training.batch_size, len(order), training.batch_size))
+    keys = dropout_keys(run, epoch, len(order)).split(training.batch_size)
     total = 0.0
-    for rows, key in zip(batches, dropout_keys(run, epoch, len(batches)), strict=True):
+    for rows, key in zip(batches, keys, strict=True):
         outputs = head(_batch(table, rows, run.layer, key))
         target = labels[torch.from_numpy(rows)].to(table.device)
         loss = F.cross_entropy(outputs, target, weight=weights, label_smoothing=training.label_smoothing)

@@ -188,7 +188,7 @@ class Table:
         )
 
     def gather(self, rows: Tensor, layer: Tensor | None = None, key: Tensor | None = None) -> heads.Batch:
-        """R batches as one; see :meth:`Packed.gather`. ``layer`` is of speech; ``key`` (R,) passes through."""
+        """R batches as one; see :meth:`Packed.gather`. ``layer`` is of speech; ``key`` (R, B) passes through."""
         speech = {name: stream.gather(rows, layer) for name, stream in self.speech.items()}
         text = None if self.text is None else self.text.gather(rows)
         return heads.Batch(speech, text, None if key is None else key.to(self.device))
