@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     text: Sequence | None
     """Token states, or None where no text was asked for."""
     key: Tensor | None
-    """(B,) int64, not negative: each utterance's random key in this run and step, from which every dropout mask follows.
+    """(B,) int64, not negative: each utterance's random key in this run and step, from which its dropout masks follow.
     None: no dropout, as in evaluation."""
 
 

@@ -35,9 +35,9 @@ from mmser.train.table import Table
 __all__ = ["Epoch", "Run", "Trained", "Training", "posteriors", "train"]
 
 PART = 8
-"""Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts of
-8 little of what is computed is padding; smaller parts gain no more. A GPU takes the batch whole: there it is the number
-of products that costs, not their size."""
+"""Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts
+of 8 little of what is computed is padding; smaller parts gain no more. A GPU takes the batch whole: there it is the
+number of products that costs, not their size."""
 
 Report = Callable[[int, int], None]
 """Called after every epoch with the epochs finished and the epochs to do, over all runs; a run that stops early

@@ -14,7 +14,8 @@ class StackedAdamW:
     """``torch.optim.AdamW`` (Loshchilov and Hutter 2019) for each row of a matrix, with its run's own rates and steps.
 
     All runs of a stack take part in every step, or the first few of them do: those that still have batches in this
-    epoch. torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen times.
+    epoch. torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen
+    times.
     """
 
     def __init__(self, weights: Tensor, runs: Sequence[Run], training: Training) -> None:
