@@ -102,6 +102,22 @@ class PooledStream(nn.Module):
         self.with_std = pooling == "mean+std"
         self.out_dim = 2 * dim if self.with_std else dim
 
+    def apply(self, weight: Tensor, sequence: Sequence) -> Tensor:
+        """What ``self(sequence) @ weight.T`` is, for a ``weight`` (C, D) and ``mean`` pooling: (B, C).
+
+        All before the product is affine, so it goes into the weight, C x L x D numbers, instead of into every
+        utterance's L x D; the result and its gradients are the same.
+        """
+        assert not self.with_std
+        values, mask = sequence
+        scale, shift = self.standardise.std.reciprocal(), self.standardise.mean
+        if self.mix is not None:
+            scale = scale * self.mix.logits.softmax(0).unsqueeze(-1)
+        weight = (weight.unsqueeze(1) * scale).flatten(1)
+        values = values.squeeze(-2) if values.shape[-2] == 1 else masked_mean(values, mask)
+        filled = mask.any(-1, keepdim=True).to(values.dtype)
+        return (values.flatten(1) @ weight.T - weight @ shift.flatten()) * filled
+
     def forward(self, sequence: Sequence) -> Tensor:
         """Pool to (B, out_dim)."""
         values, mask = sequence

@@ -10,6 +10,7 @@ The engine is given training and dev rows and knows of no others.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -114,7 +115,8 @@ class _Group:
         self.best = self.stack.weights.clone()
         self.results: dict[int, Trained] = {}
         self.optimizer = StackedAdamW(self.stack.weights, runs, training)
-        self.part = PART if table.device.type == "cpu" else training.batch_size
+        uneven = len(np.unique(table.lengths)) > 1
+        self.part = PART if table.device.type == "cpu" and uneven else training.batch_size
         self._prepare()
 
     def _prepare(self) -> None:

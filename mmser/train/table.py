@@ -72,6 +72,7 @@ class Packed:
         num_layers, num_states, dim = self.values.shape
         lengths = self.lengths[rows]
         width = max(1, int(lengths.max()))
+        full = int(lengths.min()) == width
         device = self.values.device
         steps = torch.arange(width, device=device)
         lengths, rows = lengths.to(device).unsqueeze(-1), rows.to(device)
@@ -88,7 +89,8 @@ class Packed:
         if num_states == 0:
             return heads.Sequence(torch.zeros(*index.shape, dim, device=device), mask)
         states = self.values.flatten(0, 1).index_select(0, index.flatten()).float()
-        return heads.Sequence(states.view(*index.shape, dim).mul_(hold.unsqueeze(-1)), mask)
+        states = states.view(*index.shape, dim)
+        return heads.Sequence(states if full else states.mul_(hold.unsqueeze(-1)), mask)
 
     def states_of(self, rows: NDArray[np.int64]) -> Tensor:
         """(m,) int64 on the device: which states belong to the utterances ``rows``, in their order."""
