@@ -102,7 +102,7 @@ class PooledStream(nn.Module):
         self.with_std = pooling == "mean+std"
         self.out_dim = 2 * dim if self.with_std else dim
 
-    def apply(self, weight: Tensor, sequence: Sequence) -> Tensor:
+    def product(self, weight: Tensor, sequence: Sequence) -> Tensor:
         """What ``self(sequence) @ weight.T`` is, for a ``weight`` (C, D) and ``mean`` pooling: (B, C).
 
         All before the product is affine, so it goes into the weight, C x L x D numbers, instead of into every

@@ -61,11 +61,13 @@ class SpeechProbe(nn.Module):
 
     def _as_one_product(self, batch: Batch) -> Tensor:
         """The same without dropout: two linear maps are one, of a few outputs instead of hundreds."""
-        weight, outputs = self.classify.weight, self.classify.bias
+        weight: Tensor = self.classify.weight
+        outputs: Tensor = self.classify.bias
         if self.project is not None:
             outputs = weight @ self.project.bias + outputs
             weight = weight @ self.project.weight
         parts = weight.split([stream.out_dim for stream in self.streams.values()], 1)
         for (name, stream), part in zip(self.streams.items(), parts, strict=True):
-            outputs = outputs + stream.apply(part, batch.speech[name])
+            assert isinstance(stream, PooledStream)
+            outputs = outputs + stream.product(part, batch.speech[name])
         return outputs
