@@ -1,7 +1,12 @@
 """The HDF5 cache: streams of immutable shards. The only importer of h5py; :mod:`mmser.cache.schema` is the layout."""
 
+from mmser.cache.arrays import Features
+from mmser.cache.cache import Cache
+from mmser.cache.compact import Compacted, compact
+from mmser.cache.packed import pack
 from mmser.cache.schema import SCHEMA, STATES, Column, stream_folder_name
-from mmser.cache.store import Cache, PackedColumn, Stream, Unit
+from mmser.cache.stream import PackedColumn, Stream
+from mmser.cache.stream_files import Unit
 from mmser.cache.verify import verify
 from mmser.cache.writer import StreamWriter
 
@@ -10,10 +15,14 @@ __all__ = [
     "STATES",
     "Cache",
     "Column",
+    "Compacted",
+    "Features",
     "PackedColumn",
     "Stream",
     "StreamWriter",
     "Unit",
+    "compact",
+    "pack",
     "stream_folder_name",
     "verify",
 ]

@@ -22,6 +22,15 @@ Inside a shard, everything that belongs to one **granularity** is packed end to 
     /<granularity>/<column>  (rows,)        token_id, start, end, word ... segment, start_s, label, ...
 
 Datasets are contiguous and uncompressed, so that they can be memory-mapped; each carries its SHA-256 as an attribute.
+
+A **packed** cache is all of that in one HDF5 file: a shard is a group with the name the shard had as a file, and each
+other file is a dataset of bytes::
+
+    CACHE.h5
+      (512 bytes before the HDF5)           a magic line, and the SHA-256 of all that follows
+      /manifest.csv  /failed.csv            (bytes,)
+      /<kind>/<stream>/stream.json  plan.json       (bytes,)
+      /<kind>/<stream>/00000-3f786850e387550f/...   as in a shard
 """
 
 import re
@@ -36,11 +45,18 @@ SCHEMA: Final = 1
 """Raised whenever a reader of the former number would misread a shard."""
 
 SHARD_NAME = re.compile(r"(\d{5})-([0-9a-f]{16})\.h5")
+RECIPE_FILE: Final = "stream.json"
+PLAN_FILE: Final = "plan.json"
+MANIFEST_FILE: Final = "manifest.csv"
+FAILURES_FILE: Final = "failed.csv"
 KINDS: Final = ("speech", "text", "align", "pooled")
 """The first part of a stream's name."""
 
 STATES: Final = "states"
 """The one column that has a leading layer axis."""
+
+MAX_TEXT: Final = 1 << 12
+"""Bytes of one text (an id, a word, a phone) at most: a width that a file claims is a width that readers reserve."""
 
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 
@@ -67,8 +83,12 @@ def check_dtype(dtype: np.dtype, where: str) -> None:
     Raises:
         CacheError: any other type.
     """
-    if dtype.hasobject or dtype.kind not in "iufS" or dtype.subdtype or dtype.names:
-        raise CacheError(f"{where}: holds {dtype}, expected plain numbers or fixed-width text; not a shard of mmser")
+    if dtype.hasobject or dtype.kind not in "iufS" or dtype.byteorder == ">" or dtype.subdtype or dtype.names:
+        raise CacheError(
+            f"{where}: holds {dtype}, expected plain little-endian numbers or fixed-width text; not a shard of mmser"
+        )
+    if dtype.itemsize > MAX_TEXT:
+        raise CacheError(f"{where}: holds texts of {dtype.itemsize} bytes, expected {MAX_TEXT} at most")
 
 
 def stream_folder_name(identifier: str) -> str:

@@ -1,22 +1,16 @@
-"""One shard: written whole or not at all, read without trust.
-
-A shard is filled slice by slice under a temporary name, digested, flushed to disk and renamed to a name that holds its
-own digest. A kill at any moment therefore leaves either the shard or a temporary file that nobody reads.
-"""
+"""One shard, read without trust. What a shard looks like is in :mod:`mmser.cache.schema`."""
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmser.cache.schema import SCHEMA, SHARD_NAME, Column, check_dtype
+from mmser.cache.places import Place, array_digest, gone, map_place, open_hdf5, places_of
+from mmser.cache.schema import SHARD_NAME, Column
 from mmser.errors import CacheError
 
 _CHUNK = 1 << 22
@@ -42,125 +36,6 @@ def check_file(path: Path) -> None:
         raise CacheError(f"{path}: changed since it was written; delete it and extract again")
 
 
-def array_digest(array: NDArray) -> str:
-    """SHA-256 of an array's bytes in C order, in hex."""
-    return hashlib.sha256(np.ascontiguousarray(array).data if array.size else b"").hexdigest()
-
-
-def encode_text(values: Sequence[str]) -> NDArray[np.bytes_]:
-    """Text as fixed-width UTF-8, which HDF5 stores in place (variable-width text lies in a heap with no digest)."""
-    encoded = [value.encode() for value in values]
-    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a dataset's bytes lie in its file."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
-    sha256: str
-
-
-class ShardWriter:
-    """Fills one shard. Leaving the ``with`` block without :meth:`commit` removes what was written.
-
-    Args:
-        folder: the stream's folder.
-        number: the shard's number in the plan.
-        stream: the stream's name, kept in the shard.
-        utterance_ids: the utterances, in the order in which they will be packed.
-        digests: for each source (audio, text, alignment), one SHA-256 an utterance.
-        tables: for each granularity, rows per utterance and the columns.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        number: int,
-        stream: str,
-        utterance_ids: Sequence[str],
-        digests: Mapping[str, Sequence[str]],
-        tables: Mapping[str, tuple[Sequence[int], Mapping[str, Column]]],
-    ) -> None:
-        self._folder, self._number = folder, number
-        self._temporary = folder / f".{number:05d}.{os.getpid()}.tmp"
-        # "earliest" keeps headers identical from one version of HDF5 to the next, so that equal content is equal bytes
-        self._file: h5py.File | None = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
-        self._offsets: dict[str, NDArray[np.int64]] = {}
-        self._unwritten: dict[str, int] = {}
-        self._file.attrs.update({"mmser_schema": SCHEMA, "stream": stream, "shard": number})
-        self._file.create_dataset("utterance_id", data=encode_text(utterance_ids))
-        for source, values in digests.items():
-            assert len(values) == len(utterance_ids)
-            self._file.create_dataset(f"digest/{source}", data=encode_text(values))
-        for granularity, (lengths, columns) in tables.items():
-            assert len(lengths) == len(utterance_ids)
-            offsets = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))]).astype(np.int64)
-            self._offsets[granularity] = offsets
-            self._file.create_dataset(f"{granularity}/offsets", data=offsets)
-            for name, column in columns.items():
-                shape = column.shape(int(offsets[-1]))
-                self._file.create_dataset(f"{granularity}/{name}", shape, np.dtype(column.dtype), dcpl=_allocate_now())
-                self._unwritten[f"{granularity}/{name}"] = int(offsets[-1])
-
-    def put(self, granularity: str, column: str, first: int, values: NDArray) -> None:
-        """Write the rows of consecutive utterances, beginning with utterance ``first``.
-
-        Args:
-            granularity: one of the tables given at the start.
-            column: one of its columns.
-            first: index of the first utterance.
-            values: (rows, ...), or (layers, rows, dim) for a column with a layer axis.
-        """
-        assert self._file is not None
-        dataset = self._file[f"{granularity}/{column}"]
-        start = int(self._offsets[granularity][first])
-        rows = values.shape[1] if dataset.ndim == 3 else len(values)
-        if dataset.ndim == 3:
-            dataset[:, start : start + rows] = values
-        else:
-            dataset[start : start + rows] = values
-        self._unwritten[f"{granularity}/{column}"] -= rows
-
-    def commit(self) -> Path:
-        """Digest, flush to the disk and give the shard its name; from here on it never changes."""
-        assert self._file is not None
-        assert not any(self._unwritten.values()), self._unwritten
-        self._file.flush()
-        places = _places(self._file, self._temporary)
-        for name, place in places.items():
-            array = _map(self._temporary, place)
-            self._file[name].attrs["sha256"] = array_digest(array)
-        self._file.close()
-        self._file = None
-        digest = file_digest(self._temporary)
-        path = self._folder / f"{self._number:05d}-{digest[:16]}.h5"
-        with self._temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        self._temporary.replace(path)
-        sync_folder(self._folder)
-        return path
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._temporary.unlink(missing_ok=True)
-
-
-def _allocate_now() -> h5py.h5p.PropDCID:
-    """Room for the whole dataset at once, and no fill value: every row is written exactly once."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    return properties
-
-
 def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system can (Windows has no such call)."""
     with suppress(PermissionError, OSError):
@@ -172,54 +47,80 @@ def sync_folder(folder: Path) -> None:
 
 
 class Shard:
-    """A finished shard, opened for reading.
+    """A finished shard, for reading.
 
-    The file is opened by HDF5 once, to learn where each dataset lies; the data are memory-mapped. No HDF5 handle stays
-    open, so a shard can be read in forked and spawned processes and while others are being written.
+    HDF5 opens the file once, to learn where each dataset lies; the data are read from there or memory-mapped. No HDF5
+    handle stays open, so a shard can be read in forked and spawned processes and while others are being written.
+
+    Args:
+        path: the file that it lies in: its own, or a packed cache.
+        name: the name of its own file, which holds the digest of its content.
+        places: its datasets.
 
     Raises:
-        CacheError: not a shard of this schema, truncated, or holding anything but plain datasets.
+        CacheError: has no utterance ids, or a granularity without offsets.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        match = SHARD_NAME.fullmatch(path.name)
+    def __init__(self, path: Path, name: str, places: dict[str, Place]) -> None:
+        match = SHARD_NAME.fullmatch(name)
         if not match:
-            raise CacheError(f"{path}: expected a name like 00000-0123456789abcdef.h5")
-        self.number = int(match[1])
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                self._check_head(file)
-                self._places = _places(file, path)
-        except OSError as error:
-            raise CacheError(
-                f"{path}: not readable as HDF5 ({error}); delete it and run the extraction again"
-            ) from error
-        if "utterance_id" not in self._places:
+            raise CacheError(f"{path}: {name!r} is no shard; expected a name like 00000-0123456789abcdef.h5")
+        self.path, self.name, self.number, self.places = path, name, int(match[1]), places
+        ids = places.get("utterance_id")
+        if ids is None or ids.dtype.kind != "S" or len(ids.shape) != 1:
             raise CacheError(f"{path}: has no utterance ids; not a shard of mmser")
-
-    def _check_head(self, file: h5py.File) -> None:
-        found = file.attrs.get("mmser_schema")
-        if not isinstance(found, np.integer | int) or int(found) != SCHEMA:
-            raise CacheError(
-                f"{self.path}: cache schema {found}, this mmser reads {SCHEMA}; "
-                "extract again, or use the mmser that wrote it"
-            )
-
-    @property
-    def granularities(self) -> list[str]:
+        self.granularities = sorted({place.split("/")[0] for place in places if place.endswith("/offsets")})
         """The granularities that this shard holds."""
-        return sorted({name.split("/")[0] for name in self._places if name.endswith("/offsets")})
+
+    @classmethod
+    def open(cls, path: Path) -> "Shard":
+        """Open the shard that a file is.
+
+        Raises:
+            CacheError: not a shard of this schema, truncated, or holding anything but plain datasets.
+        """
+        with open_hdf5(path) as file:
+            return cls(path, path.name, places_of(file, path, f"{path}: "))
+
+    def __len__(self) -> int:
+        return self.places["utterance_id"].shape[0]
 
     @property
+    def num_bytes(self) -> int:
+        """Size of its data."""
+        return sum(place.num_bytes for place in self.places.values())
+
+    @cached_property
     def utterance_ids(self) -> list[str]:
         """The utterances, in the order in which they are packed."""
-        return [value.decode() for value in self.array("utterance_id").tolist()]
+        return self._texts("utterance_id")
 
     def digests(self) -> dict[str, list[str]]:
         """For each source (audio, text, alignment), the digest each utterance was made from."""
-        names = [name for name in self._places if name.startswith("digest/")]
-        return {name.split("/")[1]: [v.decode() for v in self.array(name).tolist()] for name in names}
+        found = {}
+        for name in [name for name in self.places if name.startswith("digest/")]:
+            found[name.split("/")[1]] = texts = self._texts(name)
+            if len(texts) != len(self):
+                raise CacheError(f"{self.path}: has {len(texts)} digests in {name!r} for {len(self)} utterances")
+        return found
+
+    def _texts(self, name: str) -> list[str]:
+        try:
+            return [value.decode() for value in np.asarray(self.array(name)).tolist()]
+        except (UnicodeDecodeError, AttributeError) as error:
+            raise CacheError(f"{self.path}: {name!r} holds no UTF-8 text ({error}); not a shard of mmser") from error
+
+    def check_arrays(self) -> None:
+        """Check every dataset against its digest, and the offsets against the rows.
+
+        Raises:
+            CacheError: names the first dataset that changed since it was written.
+        """
+        for name in self.places:
+            if array_digest(self.array(name)) != self.places[name].sha256:
+                raise CacheError(f"{self.path}: {self.name}/{name} changed since it was written; extract again")
+        for granularity in self.granularities:
+            self.offsets(granularity)
 
     def offsets(self, granularity: str) -> NDArray[np.int64]:
         """Rows of each utterance at a granularity, shape (n + 1,): utterance i has offsets[i] to offsets[i + 1].
@@ -227,13 +128,15 @@ class Shard:
         Raises:
             CacheError: the shard lacks the granularity, or its offsets do not fit its columns.
         """
-        offsets = np.array(self.array(f"{granularity}/offsets"), dtype=np.int64)
+        offsets = np.array(self.array(f"{granularity}/offsets"))
+        if offsets.dtype != np.int64 or offsets.ndim != 1:
+            raise CacheError(f"{self.path}: the offsets of {granularity!r} are no row numbers; not written by mmser")
         rows = {
             place.shape[1 if len(place.shape) == 3 else 0]
-            for name, place in self._places.items()
+            for name, place in self.places.items()
             if name.startswith(f"{granularity}/") and not name.endswith("/offsets")
         }
-        expected = self._places["utterance_id"].shape[0] + 1
+        expected = self.places["utterance_id"].shape[0] + 1
         if len(offsets) != expected or offsets[0] != 0 or (np.diff(offsets) < 0).any() or rows - {int(offsets[-1])}:
             raise CacheError(f"{self.path}: the offsets of {granularity!r} do not fit its rows; not written by mmser")
         return offsets
@@ -241,7 +144,7 @@ class Shard:
     def columns(self, granularity: str) -> dict[str, Column]:
         """What is stored at a granularity."""
         found = {}
-        for name, place in self._places.items():
+        for name, place in self.places.items():
             head, _, column = name.partition("/")
             if head == granularity and column != "offsets":
                 layered = len(place.shape) == 3
@@ -256,61 +159,40 @@ class Shard:
         Raises:
             CacheError: the shard does not hold it.
         """
-        if name not in self._places:
-            raise CacheError(f"{self.path}: holds no {name!r}; it holds {', '.join(sorted(self._places))}")
-        return _map(self.path, self._places[name])
+        if name not in self.places:
+            raise CacheError(f"{self.path}: holds no {name!r}; it holds {', '.join(sorted(self.places))}")
+        return map_place(self.path, self.places[name])
 
+    def read(self, name: str, layer: int | None, first: int, out: NDArray) -> None:
+        """Read consecutive rows of a dataset into an array, past the page tables: as fast as a plain file.
 
-def _map(path: Path, place: Place) -> NDArray:
-    if 0 in place.shape:
-        return np.zeros(place.shape, place.dtype)
-    return np.memmap(path, place.dtype, "r", place.offset, place.shape)
-
-
-def _places(file: h5py.File, path: Path) -> dict[str, Place]:
-    """Every dataset of the file, at most two groups deep; nothing that HDF5 would have to follow or decode."""
-    size = path.stat().st_size
-    places: dict[str, Place] = {}
-
-    def visit(group: h5py.Group, prefix: str) -> None:
-        for name in group:
-            where = f"{path}: {prefix}{name}"
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise CacheError(f"{where} is a link; a cache of mmser holds none, and this one is not followed")
-            item = group[name]
-            if isinstance(item, h5py.Group) and not prefix:
-                visit(item, f"{name}/")
-            elif isinstance(item, h5py.Dataset):
-                places[prefix + name] = _place(item, where, size)
-            else:
-                raise CacheError(f"{where} is neither a dataset nor a group of datasets; not a shard of mmser")
-
-    visit(file, "")
-    return places
-
-
-def _place(dataset: h5py.Dataset, where: str, file_size: int) -> Place:
-    if (
-        dataset.is_virtual
-        or dataset.external
-        or dataset.chunks is not None
-        or dataset.id.get_create_plist().get_nfilters()
-    ):
-        raise CacheError(
-            f"{where} is virtual, external, chunked or filtered; a cache of mmser is plain, so it is refused"
+        Args:
+            name: e.g. ``"word/states"``.
+            layer: which place of the layer axis; None for a column without one.
+            first: the first row.
+            out: (rows, ...) of the dataset's own type, contiguous; filled.
+        """
+        place = self.places[name]
+        assert (
+            out.flags.c_contiguous
+            and out.dtype == place.dtype
+            and out.shape[1:] == place.shape[1 + (layer is not None) :]
         )
-    check_dtype(dataset.dtype, where)
-    shape = dataset.shape
-    if shape is None or not 1 <= len(shape) <= 3:
-        raise CacheError(f"{where} has shape {shape}; not a shard of mmser")
-    offset = dataset.id.get_offset()
-    num_bytes = int(np.prod([int(n) for n in shape], dtype=object)) * dataset.dtype.itemsize
-    if num_bytes and offset is None:
-        raise CacheError(f"{where} does not lie in one piece; not a shard of mmser")
-    if num_bytes and offset + num_bytes > file_size:
-        raise CacheError(
-            f"{where} should be {num_bytes} bytes from byte {offset}, but the file has {file_size}: it is truncated; "
-            "delete it and extract again"
-        )
-    digest = dataset.attrs.get("sha256", "")
-    return Place(dataset.dtype, shape, int(offset or 0), digest if isinstance(digest, str) else "")
+        if not out.size:
+            return
+        rows = place.shape[0 if layer is None else 1]
+        assert first >= 0 and first + len(out) <= rows
+        start = place.offset + ((layer or 0) * rows + first) * (out.nbytes // len(out))
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(start)
+                left = (
+                    memoryview(out).cast("B") if out.dtype.kind != "S" else memoryview(out.view(np.uint8).reshape(-1))
+                )
+                while left:
+                    got = file.readinto(left)
+                    if not got:
+                        raise OSError(f"it ends at byte {file.tell()}")
+                    left = left[got:]
+        except OSError as error:
+            raise gone(self.path, error) from error

@@ -9,9 +9,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mmser.cache.json_files import write_json
-from mmser.cache.schema import SCHEMA, Column, check_stream_name
-from mmser.cache.shard import ShardWriter
-from mmser.cache.store import PLAN_FILE, RECIPE_FILE, Stream, Unit, read_head, read_plan, shard_paths
+from mmser.cache.schema import PLAN_FILE, RECIPE_FILE, SCHEMA, Column, check_stream_name
+from mmser.cache.shard_writer import ShardWriter
+from mmser.cache.stream import Stream
+from mmser.cache.stream_files import Unit, read_head, read_plan, shard_paths, write_plan
 from mmser.errors import CacheError
 
 MAX_UTTERANCES = 4096
@@ -72,7 +73,7 @@ class StreamWriter:
             for leftover in self.folder.glob(".*.tmp"):  # of a writer that was killed: the lock says nobody writes
                 leftover.unlink()
             self._settle_recipe()
-            self.stream = Stream(self.folder, self.name)
+            self.stream = Stream.open(self.folder, self.name)
         except BaseException:
             self._lock.release()
             raise
@@ -119,8 +120,7 @@ class StreamWriter:
         number = max([-1, *present, *(u.number for u in units)]) + 1
         fresh = [Unit(number + i, ids) for i, ids in enumerate(cut(pending, budget))]
         if fresh or kept != units:
-            shards = [{"shard": u.number, "utterances": u.utterance_ids} for u in [*kept, *fresh]]
-            write_json(self.folder / PLAN_FILE, {"shards": shards})
+            write_plan(self.folder, [*kept, *fresh])
         return [*open_units, *fresh]
 
     def shard(
@@ -130,7 +130,7 @@ class StreamWriter:
         digests: Mapping[str, Sequence[str]],
         tables: Mapping[str, tuple[Sequence[int], Mapping[str, Column]]],
     ) -> ShardWriter:
-        """Begin a shard of the plan (see :class:`mmser.cache.shard.ShardWriter`)."""
+        """Begin a shard of the plan (see :class:`mmser.cache.shard_writer.ShardWriter`)."""
         return ShardWriter(self.folder, number, self.name, utterance_ids, digests, tables)
 
 

@@ -32,7 +32,7 @@ def info(path: Path) -> None:
 
     rows = []
     for name, stream in Cache(path).streams.items():
-        num_bytes = sum(shard.path.stat().st_size for shard in stream.shards)
+        num_bytes = sum(shard.num_bytes for shard in stream.shards)
         layers = ",".join(map(str, stream.layers)) or "-"
         rows.append(
             (

@@ -1,6 +1,14 @@
 """The table of utterances: which recordings there are, what is said in them, by whom, and how it was rated."""
 
-from mmser.manifest.files import read_manifest, write_manifest
+from mmser.manifest.files import parse_manifest, read_manifest, write_manifest
 from mmser.manifest.table import NUMBER_COLUMNS, REQUIRED_COLUMNS, Manifest, merge
 
-__all__ = ["NUMBER_COLUMNS", "REQUIRED_COLUMNS", "Manifest", "merge", "read_manifest", "write_manifest"]
+__all__ = [
+    "NUMBER_COLUMNS",
+    "REQUIRED_COLUMNS",
+    "Manifest",
+    "merge",
+    "parse_manifest",
+    "read_manifest",
+    "write_manifest",
+]

@@ -43,7 +43,19 @@ def read_manifest(path: str | Path) -> Manifest:
         raise ManifestError(
             f"manifest {str(path)!r} is {'a folder' if path.is_dir() else 'not there'}; expected a file"
         )
-    table = reader(path)
+    return _made(reader(path), path)
+
+
+def parse_manifest(data: bytes, path: Path) -> Manifest:
+    """A manifest from the bytes of a CSV file, such as a packed cache holds; ``path`` stands for the file.
+
+    Raises:
+        ManifestError: as :func:`read_manifest`.
+    """
+    return _made(_parse_csv(_text(data, path), path), path)
+
+
+def _made(table: pd.DataFrame, path: Path) -> Manifest:
     if not len(table):
         raise ManifestError(f"manifest {str(path)!r} has no rows: expected one an utterance")
     return Manifest(table, path.parent, path)
@@ -96,10 +108,14 @@ def _format(path: Path) -> tuple[Callable[[Path], pd.DataFrame], Callable[[pd.Da
 
 def _decoded(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-8-sig")
+        return _text(path.read_bytes(), path)
     except OSError as error:
         raise ManifestError(f"manifest {str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def _text(data: bytes, path: Path) -> str:
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ManifestError(
@@ -112,7 +128,11 @@ def _decoded(path: Path) -> str:
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
-    lines = csv.reader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, strict=True)
+    return _parse_csv(_decoded(path), path, delimiter)
+
+
+def _parse_csv(text: str, path: Path, delimiter: str = ",") -> pd.DataFrame:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     records = ((row, cells) for row, cells in enumerate(lines, 1) if cells and (cells[0].strip() or _filled(cells)))
     old_limit = csv.field_size_limit(_MAX_CELL)
     rows: list[int] = []

@@ -75,7 +75,7 @@ def open_sources(
         kind = "speech" if granularity == "frame" else "pooled"
         stream = _pick(cache, kind, speech_stream, "--speech-stream")
         if granularity not in stream.granularities:
-            held = {s: Stream(cache.path / s, s).granularities for s in cache.stream_names if s.split("/")[0] == kind}
+            held = {s: cache.stream(s).granularities for s in cache.stream_names if s.split("/")[0] == kind}
             raise ProtocolError(
                 f"{cache.path}: no {granularity!r} states; "
                 + "; ".join(f"{name} holds {', '.join(names) or 'nothing yet'}" for name, names in held.items())

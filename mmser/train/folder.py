@@ -42,7 +42,7 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
         "experiment": asdict(experiment),
         "cache": cache.path.name,
         # a shard's name holds the digest of its content
-        "shards": {stream.name: [shard.path.name for shard in stream.shards] for stream in sources.streams},
+        "shards": {stream.name: [shard.name for shard in stream.shards] for stream in sources.streams},
         "rows": chosen.digests(),
     }
     config = json.loads(json.dumps(config))

@@ -14,7 +14,6 @@ from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.heads.store import save_head
-from mmser.manifest import read_manifest
 from mmser.train.choose import Chosen, choose
 from mmser.train.engine import train
 from mmser.train.evaluate import posteriors
@@ -82,7 +81,7 @@ def train_head(
     members = members_of(experiment)
     options = [head_options(experiment, member.head) for member in members]
     sources = _sources(cache, members, experiment)
-    manifest = read_manifest(cache.manifest_path)
+    manifest = cache.manifest
     chosen = choose(manifest, sources.without(manifest.ids), experiment)
     layers = speech_layers(sources, experiment.layer) if sources.speech else []
     device = _device(experiment.device)
