@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmser.cache import Cache, Column, StreamWriter, verify
+from mmser.cache import Cache, Column, StreamWriter, pack, verify
 from mmser.cache.schema import SCHEMA
 from mmser.cache.writer import cut
 from mmser.errors import CacheError
@@ -150,7 +150,7 @@ def test_verify_finds_every_flipped_byte(tmp_path):
     path = max((tmp_path / NAME).glob("*.h5"), key=lambda p: p.stat().st_size)
     original = path.read_bytes()
     rng = np.random.default_rng(0)
-    for position in rng.integers(len(original), size=100):
+    for position in rng.integers(len(original), size=200):
         flipped = bytearray(original)
         flipped[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
@@ -219,40 +219,126 @@ def test_unknown_stream_and_unsafe_names(tmp_path):
             Cache(tmp_path).stream(name)
 
 
-def spoil(kind: str, path: Path, elsewhere: Path) -> None:
+def spoil(kind: str, path: Path, elsewhere: Path, inside: str = "") -> None:
     """Turn a sound shard into one that tries to read ``elsewhere`` or to run a filter."""
     with h5py.File(elsewhere, "w") as file:
         file["secret"] = np.arange(8, dtype="f2")
     with h5py.File(path, "r+") as file:
         if kind == "external link":
-            file["word/more"] = h5py.ExternalLink(str(elsewhere), "secret")
+            file[inside + "word/more"] = h5py.ExternalLink(str(elsewhere), "secret")
         elif kind == "soft link":
-            file["word/more"] = h5py.SoftLink("/word/states")
+            file[inside + "word/more"] = h5py.SoftLink(f"/{inside}word/states")
         elif kind == "external storage":
-            file.create_dataset("word/more", (4,), "f2", external=[(str(elsewhere), 0, 8)])
+            file.create_dataset(inside + "word/more", (4,), "f2", external=[(str(elsewhere), 0, 8)])
         elif kind == "virtual":
             layout = h5py.VirtualLayout((8,), "f2")
             layout[:] = h5py.VirtualSource(str(elsewhere), "secret", (8,))
-            file.create_virtual_dataset("word/more", layout)
+            file.create_virtual_dataset(inside + "word/more", layout)
         elif kind == "filter":
-            file.create_dataset("word/more", data=np.zeros(8, "f2"), compression="gzip")
+            file.create_dataset(inside + "word/more", data=np.zeros(8, "f2"), compression="gzip")
         elif kind == "object":
-            file.create_dataset("word/more", data=["text of any length"], dtype=h5py.string_dtype())
+            file.create_dataset(inside + "word/more", data=["text of any length"], dtype=h5py.string_dtype())
         elif kind == "deep group":
-            file.create_group("word/deeper")
+            file.create_group(inside + "word/deeper")
         elif kind == "cycle":
-            file["word/loop"] = file["/"]
+            file[inside + "word/loop"] = file["/"]
+        elif kind == "compact storage":
+            plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plain.set_layout(h5py.h5d.COMPACT)
+            file.create_dataset(inside + "word/more", data=np.zeros(8, "f2"), dcpl=plain)
+        elif kind == "named type":
+            file[inside + "word/more"] = np.dtype("f2")
+        elif kind == "reference":
+            file.create_dataset(inside + "word/more", data=[file.ref], dtype=h5py.ref_dtype)
+        elif kind == "compound":
+            file.create_dataset(inside + "word/more", data=np.zeros(2, [("a", "f2")]))
+        elif kind == "big-endian":
+            file.create_dataset(inside + "word/more", data=np.zeros(2, ">f4"))
+        elif kind == "endless text":
+            file.create_dataset(inside + "word/more", data=np.zeros(1, "S100000"))
+        elif kind == "absurd shape":
+            file.create_dataset(inside + "word/more", (1 << 40, 1 << 20, 1), "f8")
+        elif kind == "absurd empty shape":
+            file.create_dataset(inside + "word/more", (0, 1 << 62, 1 << 62), "f8")
+        elif kind == "four axes":
+            file.create_dataset(inside + "word/more", data=np.zeros((1, 1, 1, 1), "f2"))
 
 
-@pytest.mark.parametrize(
-    "kind", ["external link", "soft link", "external storage", "virtual", "filter", "object", "deep group", "cycle"]
-)
+NOT_PLAIN = [
+    *("external link", "soft link", "external storage", "virtual", "filter", "object", "deep group", "cycle"),
+    *("compact storage", "named type", "reference", "compound", "big-endian", "endless text"),
+    *("absurd shape", "absurd empty shape", "four axes"),
+]
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
 def test_a_shard_that_is_not_plain_is_refused_and_not_followed(tmp_path, kind):
     write_toy(tmp_path / "cache")
     path = next((tmp_path / "cache" / NAME).glob("*.h5"))
     spoil(kind, path, tmp_path / "elsewhere.h5")
-    with pytest.raises(CacheError, match=r"link|refused|not a shard"):
+    with pytest.raises(CacheError, match=r"link|refused|not a shard|truncated|4096 at most"):
         Cache(tmp_path / "cache").stream(NAME)
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_a_packed_cache_that_is_not_plain_is_refused_and_not_followed(tmp_path, kind):
+    """Even where whoever made it gave it a digest that fits: the structure itself is not believed."""
+    write_toy(tmp_path / "cache")
+    path = tmp_path / "one.h5"
+    pack(tmp_path / "cache", path)
+    with h5py.File(path, "r+") as file:
+        shard = next(name for name, item in file[NAME].items() if isinstance(item, h5py.Group))
+    spoil(kind, path, tmp_path / "elsewhere.h5", f"{NAME}/{shard}/")
+    with pytest.raises(CacheError, match=r"link|refused|not a shard|truncated|4096 at most"):
+        Cache(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_structure_never_ends_in_a_traceback(tmp_path, seed):
+    write_toy(tmp_path, num=3)
+    path = next((tmp_path / NAME).glob("*.h5"))
+    original, rng = path.read_bytes(), np.random.default_rng(seed)
+    refused = 0
+    for _ in range(100):
+        spoilt = bytearray(original)
+        for position in rng.integers(len(original), size=20):
+            spoilt[position] = int(rng.integers(256))
+        path.write_bytes(spoilt)
+        try:
+            stream = Cache(tmp_path).stream(NAME)
+            for granularity in stream.granularities:
+                for column in stream.columns(granularity):
+                    stream.packed(granularity, column)
+        except CacheError:
+            refused += 1
+    assert refused > 20
+
+
+def test_shards_and_recipes_that_contradict_each_other_are_refused(tmp_path):
+    write_toy(tmp_path)
+    head = tmp_path / NAME / "stream.json"
+    whole = json.loads(head.read_text())
+    for recipe, message in (
+        ({"layers": [0, 1]}, "the recipe names 2 layers, the shards hold 3"),
+        ({"layers": "all"}, "its layers are 'all', expected a list of whole numbers"),
+        ([1], "no JSON objects"),
+    ):
+        head.write_text(json.dumps({**whole, "recipe": recipe}))
+        with pytest.raises(CacheError, match=message):
+            Cache(tmp_path).stream(NAME).packed("word")
+    head.write_text(json.dumps(whole))
+    with StreamWriter(tmp_path, NAME, RECIPE, {}) as writer:
+        tables = {
+            "word": ([1], {"states": Column("<f2", 3, 5), "segment": Column("<i4")}),
+            "utterance": ([0], {"label": Column("S5")}),
+        }
+        with writer.shard(99, ["wider"], {}, tables) as shard:
+            shard.put("word", "states", 0, np.zeros((3, 1, 5), "f2"))
+            shard.put("word", "segment", 0, np.zeros(1, "i4"))
+            shard.commit()
+    with pytest.raises(CacheError, match=r"00099-.*word/states is unlike that of the stream's first shard"):
+        Cache(tmp_path).stream(NAME).packed("word")
+    assert any("00099" in fault and "unlike" in fault for fault in verify(Cache(tmp_path)))
 
 
 def test_readers_do_not_need_to_write(tmp_path):

@@ -3,6 +3,9 @@
 from mmser.cache.arrays import Features
 from mmser.cache.cache import Cache
 from mmser.cache.compact import Compacted, compact
+from mmser.cache.export import export
+from mmser.cache.foreign import Foreign, open_foreign
+from mmser.cache.importing import Imported, import_features
 from mmser.cache.packed import pack
 from mmser.cache.schema import SCHEMA, STATES, Column, stream_folder_name
 from mmser.cache.stream import PackedColumn, Stream
@@ -17,11 +20,16 @@ __all__ = [
     "Column",
     "Compacted",
     "Features",
+    "Foreign",
+    "Imported",
     "PackedColumn",
     "Stream",
     "StreamWriter",
     "Unit",
     "compact",
+    "export",
+    "import_features",
+    "open_foreign",
     "pack",
     "stream_folder_name",
     "verify",

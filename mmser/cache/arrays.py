@@ -81,11 +81,10 @@ def read_segments(
 ) -> pd.DataFrame:
     """See :meth:`mmser.cache.cache.Cache.to_pandas`; ``aligned`` is the alignment that the states were pooled over."""
     chosen = select(stream, manifest, utterances)
+    lengths = stream.lengths(granularity, chosen.ids)
     columns = [name for name in stream.columns(granularity) if name != STATES]
-    # The offsets are those of any column; asking for the last layer says what is wrong where there is none.
     packed = {name: stream.packed(granularity, name, utterances=chosen.ids) for name in columns}
     states = stream.packed(granularity, layers=layer, utterances=chosen.ids) if layer is not None else None
-    lengths = _lengths(stream, granularity, chosen.ids)
     rows = np.repeat(np.arange(len(chosen)), lengths)
     found = chosen.table.iloc[rows].reset_index(drop=True)
     more = {name: column.values for name, column in packed.items()}
@@ -97,14 +96,6 @@ def read_segments(
         names = [f"state_{i}" for i in range(states.values.shape[2])]
         tables.append(pd.DataFrame(states.values[0], columns=names))
     return pd.concat(tables, axis=1)
-
-
-def _lengths(stream: Stream, granularity: str, ids: Sequence[str]) -> NDArray[np.int64]:
-    shards, places = stream.located(ids)
-    lengths = np.zeros(len(ids), np.int64)
-    for s in np.unique(shards).tolist():
-        lengths[shards == s] = np.diff(stream.shards[s].offsets(granularity))[places[shards == s]]
-    return lengths
 
 
 def _segments(

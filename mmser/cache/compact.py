@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def compact(cache: Cache, report: Callable[[str, int, int], Any] = lambda *_: No
         if stream.num_superseded:
             head = read_head(stream.folder)
             with StreamWriter(cache.path, name, head.get("recipe", {}), head.get("provenance", {})) as writer:
-                done[name] = _compact(writer, lambda i, n, name=name: report(name, i, n))
+                done[name] = _compact(writer, partial(report, name))
     return done
 
 

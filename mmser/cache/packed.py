@@ -135,14 +135,14 @@ def _put_stream(group: h5py.Group, folder: Path) -> None:
             data = shard.array(name)
             dataset = target.create_dataset(name, place.shape, place.dtype, dcpl=plain_layout())
             dataset[...] = data
-            dataset.attrs["sha256"] = place.sha256
+            dataset.attrs["sha256"] = np.bytes_(place.sha256)
 
 
 def _put_files(group: h5py.Group, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if (folder / name).is_file():
             data = np.frombuffer((folder / name).read_bytes(), np.uint8)
-            group.create_dataset(name, data=data).attrs["sha256"] = array_digest(data)
+            group.create_dataset(name, data=data).attrs["sha256"] = np.bytes_(array_digest(data))
 
 
 def _digest_behind(path: Path) -> str:

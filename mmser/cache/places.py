@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmser.cache.schema import SCHEMA, check_dtype
+from mmser.cache.schema import MAX_TEXT, SCHEMA, check_dtype
 from mmser.errors import CacheError
 
 _MOST_BYTES = 1 << 60
@@ -47,14 +47,15 @@ def map_place(path: Path, place: Place) -> NDArray:
         return np.zeros(place.shape, place.dtype)
     try:
         return np.memmap(path, place.dtype, "r", place.offset, place.shape)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise gone(path, error) from error
 
 
 def gone(path: Path, error: Exception) -> CacheError:
     """What to say of a file that was there when its stream was opened."""
     return CacheError(
-        f"{path}: can no longer be read ({error}); the cache was compacted or changed since it was opened: open it again"
+        f"{path}: can no longer be read ({error}); the cache was compacted or changed since it was opened: "
+        "open it again"
     )
 
 
@@ -67,8 +68,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
-            found = file.attrs.get("mmser_schema")
-            if not isinstance(found, np.integer | int) or int(found) != SCHEMA:
+            found = plain_attribute(file, "mmser_schema")
+            if found != SCHEMA:
                 raise CacheError(
                     f"{path}: cache schema {found}, this mmser reads {SCHEMA}; "
                     "extract again, or use the mmser that wrote it"
@@ -152,5 +153,24 @@ def place_of(dataset: h5py.Dataset, where: str, file_size: int) -> Place:
             f"{where} should be {num_bytes} bytes from byte {offset}, but the file has {file_size}: it is truncated; "
             "delete it and extract again"
         )
-    digest = dataset.attrs.get("sha256", "")
-    return Place(dataset.dtype, shape, int(offset or 0), digest if isinstance(digest, str) else "")
+    digest = plain_attribute(dataset, "sha256")
+    return Place(dataset.dtype, shape, int(offset or 0), digest.decode("ascii") if isinstance(digest, bytes) else "")
+
+
+def plain_attribute(item: h5py.File | h5py.Dataset, name: str) -> int | bytes | None:
+    """An attribute that is one number or one text of fixed width; None where it is absent or anything else.
+
+    Texts of any width lie in a heap of their own, and HDF5 crashes over a damaged one.
+    """
+    if not h5py.h5a.exists(item.id, name.encode()):
+        return None
+    attribute = h5py.h5a.open(item.id, name.encode())
+    kind, shape = attribute.get_type(), attribute.get_space()
+    plain_text = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str() and kind.get_size() <= MAX_TEXT
+    if shape.get_simple_extent_type() != h5py.h5s.SCALAR or not (
+        plain_text or isinstance(kind, h5py.h5t.TypeIntegerID)
+    ):
+        return None
+    value = np.empty((), attribute.dtype)
+    attribute.read(value)
+    return value.item()

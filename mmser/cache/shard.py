@@ -173,22 +173,18 @@ class Shard:
             out: (rows, ...) of the dataset's own type, contiguous; filled.
         """
         place = self.places[name]
-        assert (
-            out.flags.c_contiguous
-            and out.dtype == place.dtype
-            and out.shape[1:] == place.shape[1 + (layer is not None) :]
-        )
+        assert out.flags.c_contiguous
+        assert out.dtype == place.dtype
+        assert out.shape[1:] == place.shape[1 + (layer is not None) :]
         if not out.size:
             return
         rows = place.shape[0 if layer is None else 1]
-        assert first >= 0 and first + len(out) <= rows
+        assert 0 <= first <= first + len(out) <= rows
         start = place.offset + ((layer or 0) * rows + first) * (out.nbytes // len(out))
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
-                left = (
-                    memoryview(out).cast("B") if out.dtype.kind != "S" else memoryview(out.view(np.uint8).reshape(-1))
-                )
+                left = out.reshape(-1).view(np.uint8).data
                 while left:
                     got = file.readinto(left)
                     if not got:

@@ -55,7 +55,7 @@ class ShardWriter:
         self._file: h5py.File | None = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
         self._offsets: dict[str, NDArray[np.int64]] = {}
         self._unwritten: dict[str, int] = {}
-        self._file.attrs.update({"mmser_schema": SCHEMA, "stream": stream, "shard": number})
+        self._file.attrs.update({"mmser_schema": SCHEMA, "stream": np.bytes_(stream), "shard": number})
         self._file.create_dataset("utterance_id", data=encode_text(utterance_ids))
         for source, values in digests.items():
             assert len(values) == len(utterance_ids)
@@ -95,7 +95,7 @@ class ShardWriter:
         assert not any(self._unwritten.values()), self._unwritten
         self._file.flush()
         for name, place in places_of(self._file, self._temporary, f"{self._temporary}: ").items():
-            self._file[name].attrs["sha256"] = array_digest(map_place(self._temporary, place))
+            self._file[name].attrs["sha256"] = np.bytes_(array_digest(map_place(self._temporary, place)))
         self._file.close()
         self._file = None
         digest = file_digest(self._temporary)

@@ -196,6 +196,19 @@ class Stream:
                     "shard and extract again"
                 )
 
+    def lengths(self, granularity: str, utterances: Sequence[str] | None = None) -> NDArray[np.int64]:
+        """Rows of each utterance at a granularity, (n,); of all utterances where None.
+
+        Raises:
+            CacheError: the granularity or an utterance is not in the stream; says what is.
+        """
+        self._check(granularity, next(iter(self.columns(granularity)), STATES))
+        shards, places = self.located(utterances)
+        lengths = np.zeros(len(shards), np.int64)
+        for s in np.unique(shards).tolist():
+            lengths[shards == s] = np.diff(self.shards[s].offsets(granularity))[places[shards == s]]
+        return lengths
+
     def layer_places(self, granularity: str, layers: int | Sequence[int] | None) -> list[int]:
         """Where some encoder layers lie on the layer axis of a granularity's states; None asks for all.
 

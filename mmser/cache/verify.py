@@ -92,7 +92,9 @@ class _Check:
             columns = {g: {c: comparable(v) for c, v in shard.columns(g).items()} for g in shard.granularities}
             layout = layout or columns
             if columns != layout:
-                yield f"{where}: holds {columns}, unlike the stream's first shard ({layout}); delete it and extract again"
+                yield (
+                    f"{where}: holds {columns}, unlike the stream's first shard ({layout}); delete it and extract again"
+                )
 
     def _plan(self) -> Iterator[str]:
         data, where = self._file(PLAN_FILE), str(self.folder / PLAN_FILE)

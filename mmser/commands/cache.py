@@ -1,4 +1,4 @@
-"""``mmser cache``: what a cache holds, and whether it is as it was written."""
+"""``mmser cache``: what a cache holds, whether it is as it was written, and the ways in and out."""
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
@@ -11,7 +11,7 @@ from mmser.errors import MmserError
 
 @click.group()
 def cache() -> None:
-    """Look at a cache.
+    """Look at a cache, and bring features in and out.
 
     \b
     mmser cache info cache/emodb
@@ -63,5 +63,123 @@ def verify(path: Path) -> None:
     for fault in faults:
         click.echo(fault)
     if faults:
-        raise MmserError(f"{path}: {len(faults)} faults")
+        raise MmserError(f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}")
     click.echo(f"{path}: {len(opened.stream_names)} streams, every byte as it was written")
+
+
+@cache.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def compact(path: Path) -> None:
+    """Drop what newer shards hold again, as after extract --refresh.
+
+    \b
+    mmser cache compact cache/emodb
+    """
+    from mmser.cache import Cache
+    from mmser.cache import compact as run
+    from mmser.show import meter, size
+
+    with meter() as progress:
+        done = run(Cache(path), progress)
+    for name, what in done.items():
+        click.echo(f"{path / name}: {what.utterances} superseded utterances dropped, {size(what.num_bytes)} freed")
+    if not done:
+        click.echo(f"{path}: nothing is superseded")
+
+
+@cache.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, e.g. emodb.h5.")
+def pack(path: Path, out: Path) -> None:
+    """Write a cache as one file, which every command that reads a cache opens too.
+
+    \b
+    mmser cache pack cache/emodb --out emodb.h5
+    mmser cache verify emodb.h5
+    """
+    from mmser.cache import Cache
+    from mmser.cache import pack as run
+    from mmser.show import size
+
+    opened = Cache(path)
+    if opened.packed is not None:
+        raise MmserError(f"{path}: is packed already; copy the file")
+    click.echo(f"{out}: {len(opened.stream_names)} streams, {size(run(path, out))}")
+
+
+@cache.command("import")
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option("--cache", "path", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
+@click.option("--name", required=True, help="What made them, e.g. emotion2vec: the stream's name.")
+@click.option(
+    "--manifest", "manifest_path", type=click.Path(path_type=Path), help="The utterances. [default: the cache's own]"
+)
+@click.option("--ids", type=click.Path(path_type=Path), help="For a matrix: a text file, one utterance id a line.")
+@click.option(
+    "--granularity",
+    type=click.Choice(["frame", "utterance"]),
+    help="What a row stands for. [default: utterance where each has one vector, else frame]",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float16", "float32"]), help="Stored type. [default: as given; float64: float32]"
+)
+def import_(
+    features: Path,
+    path: Path,
+    name: str,
+    manifest_path: Path | None,
+    ids: Path | None,
+    granularity: str | None,
+    dtype: str | None,
+) -> None:
+    """Bring in FEATURES made elsewhere.
+
+    A folder of <utterance_id>.npy, each (D,), (rows, D) or (layers, rows, D); a .npy matrix with --ids; a .npz with a
+    matrix and its ids; or what mmser cache export wrote.
+
+    \b
+    mmser cache import features/ --cache cache/emodb --name emotion2vec --manifest emodb.csv
+    mmser train-head cache/emodb --head speech-probe --granularity utterance
+    """
+    from mmser.cache import Cache, import_features, open_foreign
+    from mmser.manifest import read_manifest
+    from mmser.show import meter
+
+    manifest = read_manifest(manifest_path) if manifest_path is not None else Cache(path).manifest
+    source = open_foreign(features, ids)
+    with meter() as progress:
+        done = import_features(source, path, name, manifest, granularity=granularity, dtype=dtype, report=progress)
+    click.echo(f"{path / done.stream}: {done.added} utterances added ({done.granularity} states)")
+    if done.unknown:
+        click.echo(f"Note: {len(done.unknown)} are not in the manifest and were left out ({done.unknown[0]!r}, ...)")
+    if done.present < len(manifest):
+        click.echo(f"Note: {len(manifest) - done.present} of the manifest's {len(manifest)} utterances have none")
+
+
+@cache.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--stream", required=True, help="Which stream (mmser cache info names them).")
+@click.option("--granularity", required=True, help="Which of its granularities.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--layer", "layers", type=int, multiple=True, help="Encoder layer; may be repeated. [default: all]")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["files", "matrix"]),
+    default="files",
+    help="One .npy an utterance, or one of all.",
+)
+def export(path: Path, stream: str, granularity: str, out: Path, layers: tuple[int, ...], form: str) -> None:
+    """Write states as .npy, with an index, for other tools.
+
+    \b
+    mmser cache export cache/emodb --stream pooled/builtin-tiny@none --granularity utterance --layer 3 --out features
+    """
+    from mmser.cache import Cache
+    from mmser.cache import export as run
+    from mmser.show import meter
+
+    opened = Cache(path).stream(stream)
+    with meter() as progress:
+        number = run(opened, granularity, out, layers=layers or None, form=form, report=progress)
+    click.echo(f"{out}: {number} utterances")
