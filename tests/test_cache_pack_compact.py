@@ -110,9 +110,13 @@ def test_verify_finds_every_flipped_byte_of_a_packed_cache(cache: Path, tmp_path
         flipped = bytearray(original)
         flipped[position] ^= 1 << int(rng.integers(8))
         out.write_bytes(flipped)
-        assert mmser("cache", "verify", out).exit_code == 1, f"byte {position} of {len(original)}"
+        try:
+            faults = list(verify(Cache(out)))
+        except CacheError as error:  # a structure that HDF5 can no longer read is refused when it is opened
+            faults = [str(error)]
+        assert faults, f"byte {position} of {len(original)}"
     out.write_bytes(original)
-    assert mmser("cache", "verify", out).exit_code == 0
+    assert list(verify(Cache(out))) == []
 
 
 def test_a_damaged_shard_is_not_packed_with_a_new_digest(cache: Path, tmp_path: Path) -> None:

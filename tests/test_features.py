@@ -93,7 +93,7 @@ def test_speech_layers_that_are_none(cache: Cache, asked: str, message: str) -> 
 def test_a_mix_takes_several_layers(tmp_path: Path) -> None:
     with StreamWriter(tmp_path, "pooled/one@none", {"layers": [12]}, {}) as writer:
         source = Sources({"word": writer.stream}, None)
-    with pytest.raises(ProtocolError, match="--layer mix: only layer 12 is stored; extract more with --layers"):
+    with pytest.raises(ProtocolError, match="--layer mix: only layer 12 is stored; give --layer 12, or extract"):
         speech_layers(source, "mix")
 
 

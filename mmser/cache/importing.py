@@ -114,16 +114,14 @@ def _likely(source: Foreign) -> str:
 
 def _agreed(shapes: dict[str, tuple[int, ...]], granularity: str) -> tuple[int, int]:
     """Layers and width that all utterances share."""
-    whole = {
-        uid: ((1, 1, *shape), (1, *shape), shape)[len(shape) - 1]
-        for uid, shape in shapes.items()
-        if 1 <= len(shape) <= 3
-    }
+    whole = {}
     for uid, shape in shapes.items():
-        if uid not in whole or 0 in shape[-1:] + shape[:-2]:
+        if not 1 <= len(shape) <= 3 or 0 in (shape[-1], *shape[:-2]):
             raise CacheError(
                 f"utterance {uid!r}: features of shape {shape}; expected (D,), (rows, D) or (layers, rows, D)"
             )
+        whole[uid] = ((1, 1, *shape), (1, *shape), shape)[len(shape) - 1]
+    for uid, shape in shapes.items():
         if len(shape) == 1 and granularity == "frame":
             raise CacheError(
                 f"utterance {uid!r}: one vector, shape {shape}; expected frames (rows, D): import as utterance"

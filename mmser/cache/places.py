@@ -71,7 +71,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             found = plain_attribute(file, "mmser_schema")
             if found != SCHEMA:
                 raise CacheError(
-                    f"{path}: cache schema {found}, this mmser reads {SCHEMA}; "
+                    f"{path}: cache schema {found!r}, this mmser reads {SCHEMA}; "
                     "extract again, or use the mmser that wrote it"
                 )
             yield file

@@ -117,7 +117,10 @@ def speech_layers(sources: Sources, asked: str) -> list[int]:
     stored = next(iter(sources.speech.values())).layers
     if asked == MIX:
         if len(stored) < 2:
-            raise ProtocolError(f"--layer mix: only layer {stored[0]} is stored; extract more with --layers")
+            raise ProtocolError(
+                f"--layer mix: only layer {stored[0]} is stored; give --layer {stored[0]}, or extract "
+                "more with --layers"
+            )
         return stored
     try:
         layer = _stored_layer(stored, int(asked))
