@@ -211,9 +211,7 @@ def main() -> None:
         info = statistics.median(info_seconds(folder / "wide") for _ in range(asked.repeats))
         sizes = {kind: size_on_disk(folder / kind) for kind in ("plain.bin", "npy", "all.pkl", "deep")}
     print(f"{asked.wide} utterances: mmser cache info, the whole process: {info:.2f} s")
-    print(
-        f"{asked.utterances} utterances, some {asked.words} words, {asked.dim} dimensions; one layer of {LAYERS}, float16"
-    )
+    print(f"{asked.utterances} utterances, some {asked.words} words, {asked.dim} dimensions, one layer of {LAYERS}, f2")
     print(f"{'':42} {'s':>8} {'MB/s':>8} {'memory, MB':>11}")
     for task, run in figures.items():
         rate = f"{run['bytes'] / run['s'] / 1e6:8.0f}" if run["bytes"] > 1e6 else " " * 8
