@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import pickle
-import resource
 import statistics
 import subprocess
 import sys
@@ -131,8 +130,9 @@ TASKS: dict[str, tuple[str, Callable[[Path], int]]] = {
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process, MB (10^6 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """Peak resident memory of this process, MB (10^6 bytes); getrusage would give that of its parent, if larger."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def run_task(name: str, folder: Path) -> None:
@@ -191,7 +191,7 @@ def main() -> None:
     """Parse, make the corpora, measure, print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wide", type=int, default=200_000, help="utterances of the wide corpus (8 dimensions)")
-    parser.add_argument("--utterances", type=int, default=5_000, help="utterances of the deep corpus")
+    parser.add_argument("--utterances", type=int, default=10_000, help="utterances of the deep corpus")
     parser.add_argument("--words", type=int, default=10, help="words of an utterance, about")
     parser.add_argument("--dim", type=int, default=768, help="dimensions of the deep corpus")
     parser.add_argument("--repeats", type=int, default=3)
