@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
-from mmser.train.engine import Run, Trained, Training, mean_losses, posteriors, train
+from mmser.train.engine import Run, Targets, Trained, Training, posteriors, train
 from mmser.train.evaluate import unweighted_averages
+from mmser.train.losses import mean_losses
 from mmser.train.memory import max_stacked
 from mmser.train.serial import train_serially
 from mmser.train.table import Packed, Table
@@ -46,15 +47,15 @@ def a_table() -> Table:
     return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, 1, 3))
 
 
-def some_labels() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(4).integers(0, CLASSES, NUM))
+def some_labels() -> Targets:
+    return Targets.of_classes(torch.from_numpy(np.random.default_rng(4).integers(0, CLASSES, NUM)), CLASSES)
 
 
-def learnable_labels(table: Table) -> torch.Tensor:
+def learnable_labels(table: Table) -> Targets:
     """Whether an utterance's first feature is above 1 on average: the dev score then climbs for a while."""
     word = table.speech["word"]
     first = [word.values[1, word.offsets[row] : word.offsets[row + 1], 0].float() - 1 for row in range(NUM)]
-    return torch.tensor([int(values.sum() > 0) for values in first])
+    return Targets.of_classes(torch.tensor([int(values.sum() > 0) for values in first]), CLASSES)
 
 
 def a_build(case: str) -> Callable[[], nn.Module]:
@@ -163,8 +164,9 @@ def test_labels_and_features_of_other_rows_change_nothing(case: str) -> None:
     seen = np.unique(np.concatenate([rows for run in runs for rows in (run.train_rows, run.dev_rows)]))
     hidden = np.setdiff1d(np.arange(NUM), seen)
     assert len(hidden) >= 5
-    other_labels = labels.clone()
-    other_labels[hidden] = -1
+    other_classes = labels.classes.clone()
+    other_classes[hidden] = -1
+    other_labels = Targets.of_classes(other_classes, CLASSES)
     streams = {}
     for name, stream in table.streams.items():
         values = stream.values.clone()
@@ -180,9 +182,9 @@ def test_labels_of_its_own_rows_do_matter() -> None:
     """The leak test could otherwise pass by an engine that reads no labels at all."""
     run, labels = a_run("probe"), some_labels()
     (clean,) = train(a_table(), labels, a_build("probe"), [run], TRAINING)
-    flipped = labels.clone()
+    flipped = labels.classes.clone()
     flipped[run.train_rows[0]] = (flipped[run.train_rows[0]] + 1) % CLASSES
-    (changed,) = train(a_table(), flipped, a_build("probe"), [run], TRAINING)
+    (changed,) = train(a_table(), Targets.of_classes(flipped, CLASSES), a_build("probe"), [run], TRAINING)
     assert changed.history != clean.history
 
 
@@ -230,7 +232,7 @@ def test_losses_are_torchs_cross_entropy(smoothing: float) -> None:
     labels = torch.randint(0, 3, (4, 7), generator=torch.Generator().manual_seed(1))
     weights = torch.tensor([[1.0, 1, 1], [0.2, 1, 3], [2, 0.5, 1], [1, 2, 3]])
     valid = torch.arange(7) < torch.tensor([7, 1, 4, 6])[:, None]
-    found = mean_losses(logits, labels, valid, weights, smoothing)
+    found = mean_losses(logits, F.one_hot(labels, 3).float() * valid.unsqueeze(-1), weights, smoothing)
     for run in range(4):
         kept = valid[run]
         expected = F.cross_entropy(logits[run][kept], labels[run][kept], weight=weights[run], label_smoothing=smoothing)
@@ -252,14 +254,15 @@ def test_progress_ends_at_all_epochs_of_all_runs() -> None:
     [
         ({"train_rows": np.array([], dtype=np.int64)}, "run 'run 3' has no train utterances"),
         ({"dev_rows": np.array([NUM])}, f"dev row {NUM} is not in the table of {NUM}"),
-        ({"dev_rows": np.array([89])}, "dev row 89 has label -1; expected 0 to 2, the outputs of the head"),
+        ({"dev_rows": np.array([89])}, "of dev row 89 neither class nor rating is known"),
         ({"train_rows": np.arange(9), "dev_rows": np.arange(8, 12)}, r"1 utterances are in train and in dev \(row 8\)"),
         ({"learning_rate": 0.0}, "learning rate 0 and weight decay 0.01; expected a positive rate"),
     ],
 )
 def test_runs_that_cannot_be_trusted_are_named(changes: dict, message: str) -> None:
-    labels = some_labels()
-    labels[89] = -1
+    classes = some_labels().classes.clone()
+    classes[89] = -1
+    labels = Targets.of_classes(classes, CLASSES)
     with pytest.raises(ProtocolError, match=message):
         train(a_table(), labels, a_build("probe"), [a_run("probe", **changes)], TRAINING)
 

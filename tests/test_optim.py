@@ -12,6 +12,11 @@ ROWS = np.arange(3)
 RUNS = [Run("", ROWS, ROWS, 0, None, rate, decay) for rate, decay in zip(RATES, DECAYS, strict=True)]
 
 
+def factor_of(run: int, step: int) -> float:
+    """A schedule of each run's own."""
+    return 1 / (1 + step * (run + 1) / 10)
+
+
 def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
     """Runs with their own rates, decays and numbers of steps; gradients differ by orders of magnitude."""
     noise = torch.Generator().manual_seed(0)
@@ -22,12 +27,13 @@ def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
     optimizer = StackedAdamW(stacked, RUNS, Training(beta2=0.98, epsilon=1e-6))
     for step in range(30):
         active = sum(step < steps for steps in STEPS)
-        optimizer.step(stacked, gradients[step, :active])
+        optimizer.step(stacked, gradients[step, :active], [factor_of(run, step) for run in range(active)])
     for run, (rate, decay, steps) in enumerate(zip(RATES, DECAYS, STEPS, strict=True)):
         alone = start[run].clone().requires_grad_()
         theirs = torch.optim.AdamW([alone], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay, fused=False)
         for step in range(steps):
             alone.grad = gradients[step, run].clone()
+            theirs.param_groups[0]["lr"] = rate * factor_of(run, step)
             theirs.step()
         torch.testing.assert_close(stacked[run], alone.detach(), rtol=1e-5, atol=1e-6)
 
@@ -44,7 +50,7 @@ def test_runs_that_are_kept_go_on_as_before() -> None:
                 kept = [0, 2]
                 optimizer.keep(kept)
                 weights = weights[kept]
-            optimizer.step(weights, gradients[step, kept])
+            optimizer.step(weights, gradients[step, kept], [1.0] * len(kept))
         results.append(weights if drop else weights[[0, 2]])
     assert torch.equal(*results)
 

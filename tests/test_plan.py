@@ -11,6 +11,7 @@ from mmser.heads.batch import Inputs
 from mmser.train.memory import max_stacked
 from mmser.train.plan import Progress, Run, Training, class_weights_of, derive, dropout_keys, order_of
 from mmser.train.table import Packed, Table
+from mmser.train.targets import Targets
 
 RUN = Run("a", np.arange(10, 60), np.arange(60, 70), seed=5)
 
@@ -74,7 +75,7 @@ def test_balanced_weights_are_scikit_learns() -> None:
 
     labels = torch.from_numpy(np.random.default_rng(0).choice(3, 70, p=[0.6, 0.3, 0.1]))
     labels[60:] = -1  # rows that are not the run's to train on
-    found = class_weights_of(RUN, labels, 4, Training(class_weights="balanced"))
+    found = class_weights_of(RUN, Targets.of_classes(labels, 4), Training(class_weights="balanced"))
     seen = labels[10:60].numpy()
     expected = compute_class_weight("balanced", classes=np.arange(3), y=seen) * 3 / 4
     np.testing.assert_allclose(found[:3].numpy(), expected, rtol=1e-6)

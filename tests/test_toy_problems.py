@@ -9,7 +9,7 @@ from torch import nn
 
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
-from mmser.train.engine import Run, Training, posteriors, train
+from mmser.train.engine import Run, Targets, Training, posteriors, train
 from mmser.train.table import Packed, Table
 
 DIM, NUM, TRAIN, DEV = 4, 480, 320, 400
@@ -40,7 +40,7 @@ def a_build(kind: str) -> Callable[[], nn.Module]:
 def accuracy(kind: str, table: Table, labels: np.ndarray) -> float:
     """On the rows that neither trained nor selected."""
     run = Run("toy", np.arange(TRAIN), np.arange(TRAIN, DEV), seed=1, learning_rate=1e-2)
-    hidden = torch.from_numpy(np.where(np.arange(NUM) < DEV, labels, -1))
+    hidden = Targets.of_classes(torch.from_numpy(np.where(np.arange(NUM) < DEV, labels, -1)), 2)
     trained = train(table, hidden, a_build(kind), [run], TRAINING)
     (answer,) = posteriors(table, a_build(kind), trained, [np.arange(DEV, NUM)])
     return float((answer.argmax(-1) == labels[DEV:]).mean())

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
-from mmser.train.evaluate import by_length, posteriors, stacked_layers, stacked_logits, unweighted_averages
+from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
+from mmser.train.losses import task_losses
 from mmser.train.memory import max_stacked
 from mmser.train.optim import StackedAdamW, clip_norms
 from mmser.train.plan import (
@@ -29,11 +32,13 @@ from mmser.train.plan import (
     class_weights_of,
     dropout_keys,
     order_of,
+    rates_of,
 )
 from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows
 from mmser.train.table import Table
+from mmser.train.targets import Goal, Targets
 
-__all__ = ["Epoch", "Run", "Trained", "Training", "posteriors", "train"]
+__all__ = ["Epoch", "Run", "Targets", "Trained", "Training", "outputs", "posteriors", "train"]
 
 PART = 8
 """Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts
@@ -44,41 +49,49 @@ Report = Callable[[int, int], None]
 """Called after every epoch with the epochs finished and the epochs to do, over all runs; a run that stops early
 finishes all of its own."""
 
+Ask = Callable[[Sequence[NDArray[np.int64]]], list[Tensor]]
+"""From rows, one array for each run that was trained in this epoch, to what its head says of them now."""
+
+Watch = Callable[[Sequence[int], Ask], None]
+"""Called after every epoch with the places of the runs that were trained in it, and a way to ask their heads. It is
+told nothing else and nothing comes back from it, so whatever it looks at, training goes on as without it."""
+
 
 def train(
     table: Table,
-    labels: Tensor,
+    targets: Targets,
     build: Callable[[], nn.Module],
     runs: Sequence[Run],
     training: Training,
     *,
     progress: Report | None = None,
     finished: Callable[[int, Trained], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Trained]:
     """Train one head for each run.
 
     Args:
         table: features; only the rows named in ``runs`` are read.
-        labels: (n,) int64 class of each row; rows that are in no run may hold anything, such as -1.
+        targets: classes and ratings of the rows; rows that are in no run may hold anything.
         build: makes an untrained head (:mod:`mmser.heads`) from torch's random state; every run's has one shape.
         runs: what to train; all with a layer, or all without.
         training: how.
         progress: told how far it is.
         finished: given each run's place in ``runs`` and its result as soon as it is done, so that it can be kept.
+        watch: shown the heads after every epoch (:mod:`mmser.train.oracle`).
 
     Returns:
         The results, in the order of ``runs``.
 
     Raises:
-        ProtocolError: a run without rows, with a row in train and dev, with a label that the head has no output for;
-            runs with and without a layer.
+        ProtocolError: a run without rows, with a row in train and dev, or with targets that it could not learn or be
+            chosen by; runs with and without a layer.
     """
     if not runs:
         return []
     head = initial_head(build, runs[0].seed)
-    labels = labels.cpu()
     for run in runs:
-        check_run(run, labels, int(head.num_outputs))  # type: ignore[arg-type]
+        check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if len({run.layer is None for run in runs}) == 2:
         raise ProtocolError("some runs name a speech layer and some do not: train them apart")
     together = max_stacked(table, head, runs, training)
@@ -87,8 +100,8 @@ def train(
     results: dict[int, Trained] = {}
     for first in range(0, len(order), together):
         numbers = order[first : first + together]
-        group = _Group(table, labels, build, [runs[number] for number in numbers], training)
-        for waiting in group.epochs():
+        group = _Group(table, targets, build, [runs[number] for number in numbers], training)
+        for waiting in group.epochs(None if watch is None else _renamed(watch, numbers)):
             for place, trained in group.retired():
                 results[numbers[place]] = trained
                 if finished is not None:
@@ -99,17 +112,21 @@ def train(
     return [results[number] for number in range(len(runs))]
 
 
+def _renamed(watch: Watch, numbers: Sequence[int]) -> Watch:
+    """``watch`` by the runs' numbers in the whole, for a group that counts its own."""
+    return lambda places, ask: watch([numbers[place] for place in places], ask)
+
+
 class _Group:
     """Runs that train together, from the one with the most training rows to the one with the fewest."""
 
     def __init__(
-        self, table: Table, labels: Tensor, build: Callable[[], nn.Module], runs: list[Run], training: Training
+        self, table: Table, targets: Targets, build: Callable[[], nn.Module], runs: list[Run], training: Training
     ) -> None:
-        self.table, self.labels, self.training = table, labels, training
+        self.table, self.targets, self.training = table, targets, training
         self.stack = Stack((initial_head(build, run.seed) for run in runs), table.device)
         if training.normalise == "global":
             fill_standardise(self.stack, table, runs)
-        self.num_classes = int(self.stack.template.num_outputs)  # type: ignore[arg-type]
         self.places = list(range(len(runs)))
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
@@ -123,32 +140,42 @@ class _Group:
         """Lay out what stays the same from epoch to epoch for the runs at work."""
         runs, device = [course.run for course in self.courses], self.table.device
         self.layer = stacked_layers([run.layer for run in runs])
-        weights = [class_weights_of(run, self.labels, self.num_classes, self.training) for run in runs]
+        weights = [class_weights_of(run, self.targets, self.training) for run in runs]
         self.class_weights = torch.stack(weights).to(device)
+        scales = [self.targets.scale_of(torch.from_numpy(run.train_rows)) for run in runs]
+        self.mean, self.deviation = (torch.stack(part) for part in zip(*scales, strict=True))
         sorted_dev = [run.dev_rows[by_length(self.table, run.dev_rows)] for run in runs]
         self.dev_rows, valid = pad_rows(sorted_dev, self.training.batch_size)
-        self.dev_valid, self.dev_labels = valid.to(device), self.labels[self.dev_rows].to(device)
+        goal = self.targets.goal(self.dev_rows, valid, self.mean, self.deviation)
+        self.dev_classes = torch.where(valid, self.targets.classes[self.dev_rows], -1).to(device)
+        self.dev_ratings = goal.ratings.to(device)
 
-    def epochs(self) -> Iterator[int]:
+    def epochs(self, watch: Watch | None) -> Iterator[int]:
         """Train until every run has stopped; after each epoch, say how many there may still be over all runs."""
         while self.courses:
             self._epoch()
+            if watch is not None:
+                watch(self.places, self._ask)
             self._retire()
             yield sum(self.training.epochs - len(course.history) for course in self.courses)
 
     def _epoch(self) -> None:
         """Train every run for one epoch, score it, and keep the weights of those that got better."""
         losses = self._train_epoch()
-        logits = stacked_logits(self.stack, self.table, self.dev_rows, self.layer, self.training.batch_size)
-        scores = unweighted_averages(self.dev_labels, logits.argmax(-1), self.dev_valid, self.num_classes)
+        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, self.training.batch_size)
+        found = scores(said, self.dev_classes, self.dev_ratings)
         better = [
             place
             for place, (course, loss, score) in enumerate(
-                zip(self.courses, losses.tolist(), scores.tolist(), strict=True)
+                zip(self.courses, losses.tolist(), found.tolist(), strict=True)
             )
             if course.record(loss, score)
         ]
         self.best[better] = self.stack.weights[better]
+
+    def _ask(self, rows: Sequence[NDArray[np.int64]]) -> list[Tensor]:
+        layers = [course.run.layer for course in self.courses]
+        return outputs_of(self.stack, self.table, rows, layers, self.training.batch_size)
 
     def _train_epoch(self) -> Tensor:
         """One pass over each run's training rows; mean losses (R,)."""
@@ -158,29 +185,34 @@ class _Group:
         counts = valid.unflatten(1, (-1, size)).sum(-1)
         at_work = (counts > 0).sum(0).tolist()
         keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in runs])
-        labels, valid, counts, keys = (part.to(self.table.device) for part in (self.labels[rows], valid, counts, keys))
+        # A step is one of the run's own: one with fewer batches is further in its schedule.
+        rates = [rates_of(number, int(own), self.training) for own in (counts > 0).sum(1)]
+        factors = pad_sequence(rates, batch_first=True)
+        goal = self.targets.goal(rows, valid, self.mean, self.deviation)
+        goal = Goal(*(part.to(self.table.device) for part in goal))
+        counts, keys = counts.to(self.table.device), keys.to(self.table.device)
         totals = torch.zeros(len(runs), device=self.table.device)
         for step, active in enumerate(at_work):
             span = slice(step * size, (step + 1) * size)
             layer = None if self.layer is None else self.layer[:active]
             parts = zip(rows[:active, span].split(self.part, 1), keys[:active, span].split(self.part, 1), strict=True)
             batches = (self.table.gather(some, layer, key) for some, key in parts)
-            losses = self._step(batches, labels[:active, span], valid[:active, span])
+            wanted = Goal(*(part[:active, span] for part in goal))
+            losses = self._step(batches, wanted, factors[:active, step].tolist())
             totals[:active] += losses * counts[:active, step]
         return totals / counts.sum(1)
 
-    def _step(self, parts: Iterable[Batch], labels: Tensor, valid: Tensor) -> Tensor:
+    def _step(self, parts: Iterable[Batch], goal: Goal, factors: list[float]) -> Tensor:
         """One step of the first runs, on a batch in parts; their losses before it."""
-        leaves = self.stack.leaves(len(labels))
-        logits = torch.cat([self.stack(leaves, part) for part in parts], 1)
-        smoothing = self.training.label_smoothing
-        losses = mean_losses(logits, labels, valid, self.class_weights[: len(labels)], smoothing)
+        leaves = self.stack.leaves(len(factors))
+        said = torch.cat([self.stack(leaves, part) for part in parts], 1)
+        losses = task_losses(said, goal, self.class_weights[: len(factors)], self.training)
         # A run's parameters sway its own loss alone, so the gradient of the sum is each run's own gradient.
         by_leaf = torch.autograd.grad(losses.sum(), leaves)
         gradients = torch.cat([gradient.flatten(1) for gradient in by_leaf], 1)
         if self.training.clip_norm:
             clip_norms(gradients, self.training.clip_norm)
-        self.optimizer.step(self.stack.weights, gradients)
+        self.optimizer.step(self.stack.weights, gradients, factors)
         return losses.detach()
 
     def retired(self) -> list[tuple[int, Trained]]:
@@ -205,26 +237,3 @@ class _Group:
         self.courses = [self.courses[place] for place in kept]
         if kept:
             self._prepare()
-
-
-def mean_losses(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor, smoothing: float) -> Tensor:
-    """Each run's cross-entropy, as ``torch.nn.functional.cross_entropy`` defines it with weights and smoothing.
-
-    Written as a product with the smoothed target distribution: its gradient scatters nothing, so it is the same on
-    every call on a GPU too.
-
-    Args:
-        logits: (R, B, C).
-        labels: (R, B) int64.
-        valid: (R, B) bool; the others have weight 0. At least one a run.
-        class_weights: (R, C).
-        smoothing: share of the target spread evenly over all classes.
-
-    Returns:
-        (R,)
-    """
-    num_classes = logits.shape[-1]
-    target = (labels.unsqueeze(-1) == torch.arange(num_classes, device=logits.device)).to(logits.dtype)
-    weights = class_weights.unsqueeze(1) * valid.unsqueeze(-1)
-    smoothed = target * (1 - smoothing) + smoothing / num_classes
-    return -(smoothed * weights * logits.log_softmax(-1)).sum((1, 2)) / (target * weights).sum((1, 2))

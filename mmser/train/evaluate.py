@@ -1,4 +1,4 @@
-"""What trained heads say: the engine's dev score, and the posteriors that the caller asks for afterwards."""
+"""What trained heads say: the engine's dev score, and the outputs that the caller asks for afterwards."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,8 +33,46 @@ def unweighted_averages(truth: Tensor, prediction: Tensor, valid: Tensor, num_cl
     return recall.sum(1) / (support > 0).sum(1)
 
 
+def concordances(truth: Tensor, prediction: Tensor) -> Tensor:
+    """CCC of each of R runs and K dimensions over the rows whose truth is known, (R, K) float64.
+
+    As :func:`mmser.metrics.concordance_correlation`, constants included; NaN where a prediction is no number.
+
+    Args:
+        truth: (R, n, K), NaN where not known.
+        prediction: (R, n, K).
+    """
+    known = ~truth.isnan()
+    count = known.sum(1, keepdim=True).clamp(min=1)
+    t, p = (torch.where(known, values.double(), 0.0) for values in (truth, prediction))
+    mean_t, mean_p = t.sum(1, keepdim=True) / count, p.sum(1, keepdim=True) / count
+    off_t, off_p = torch.where(known, t - mean_t, 0.0), torch.where(known, p - mean_p, 0.0)
+    above = 2 * (off_t * off_p).sum(1) / count.squeeze(1)
+    below = (off_t.square() + off_p.square()).sum(1) / count.squeeze(1) + (mean_t - mean_p).squeeze(1).square()
+    same = (t == p).all(1)  # the same constant on both sides: 0 / 0
+    return torch.where(same, 1.0, above / torch.where(same, 1.0, below))
+
+
+def scores(outputs: Tensor, classes: Tensor, ratings: Tensor) -> Tensor:
+    """What selects an epoch, (R,) float64: UA for classes, the mean CCC for dimensions, the mean of the two for both.
+
+    Args:
+        outputs: (R, n, C + K).
+        classes: (R, n) int64, -1 where not known.
+        ratings: (R, n, K) on the scale of the outputs, NaN where not known.
+    """
+    num_classes = outputs.shape[-1] - ratings.shape[-1]
+    found = []
+    if num_classes:
+        predicted = outputs[..., :num_classes].argmax(-1)
+        found.append(unweighted_averages(classes, predicted, classes >= 0, num_classes))
+    if ratings.shape[-1]:
+        found.append(concordances(ratings, outputs[..., num_classes:]).mean(-1))
+    return torch.stack(found).mean(0)
+
+
 @torch.no_grad()
-def stacked_logits(stack: Stack, table: Table, rows: Tensor, layer: Tensor | None, batch_size: int) -> Tensor:
+def stacked_outputs(stack: Stack, table: Table, rows: Tensor, layer: Tensor | None, batch_size: int) -> Tensor:
     """Outputs of R heads on rows (R, n), dropout off: (R, n, num_outputs) on the device.
 
     ``n`` is a multiple of the batch size, or one smaller batch.
@@ -56,7 +94,17 @@ def stacked_layers(layers: Sequence[int | None]) -> Tensor | None:
     return torch.tensor(chosen) if chosen else None
 
 
-def posteriors(
+def outputs_of(
+    stack: Stack, table: Table, rows: Sequence[NDArray[np.int64]], layers: Sequence[int | None], batch_size: int
+) -> list[Tensor]:
+    """What each head of a stack says of its own rows, dropout off: (len(rows[i]), num_outputs) on the CPU."""
+    orders = [by_length(table, own) for own in rows]
+    padded, _ = pad_rows([own[order] for own, order in zip(rows, orders, strict=True)], batch_size)
+    said = stacked_outputs(stack, table, padded, stacked_layers(layers), batch_size).cpu()
+    return [own[: len(order)][np.argsort(order)] for own, order in zip(said, orders, strict=True)]
+
+
+def outputs(
     table: Table,
     build: Callable[[], nn.Module],
     trained: Sequence[Trained],
@@ -64,8 +112,8 @@ def posteriors(
     *,
     batch_size: int = 32,
     max_stacked: int = 32,
-) -> list[NDArray[np.float32]]:
-    """Class probabilities of trained heads: the caller's one look at the test rows.
+) -> list[Tensor]:
+    """What trained heads say: the caller's one look at the test rows.
 
     Args:
         table: features, as in training.
@@ -76,20 +124,28 @@ def posteriors(
         max_stacked: heads at a time.
 
     Returns:
-        One array (len(rows[i]), num_outputs) a head, in the order of its rows.
+        One tensor (len(rows[i]), num_outputs) a head, in the order of its rows, on the CPU.
     """
     assert len(trained) == len(rows), "one array of rows for each head"
     assert all(len(own) for own in rows), "at least one row for each head"
-    answers: list[NDArray[np.float32]] = []
+    answers: list[Tensor] = []
     for first in range(0, len(trained), max_stacked):
-        some, wanted = trained[first : first + max_stacked], rows[first : first + max_stacked]
+        some = trained[first : first + max_stacked]
         stack = Stack((restored_head(build, one.state) for one in some), table.device)
-        orders = [by_length(table, own) for own in wanted]
-        padded, _ = pad_rows([own[order] for own, order in zip(wanted, orders, strict=True)], batch_size)
-        layer = stacked_layers([one.run.layer for one in some])
-        shares = stacked_logits(stack, table, padded, layer, batch_size).softmax(-1).cpu().numpy()
-        for share, order in zip(shares, orders, strict=True):
-            answer = np.empty((len(order), share.shape[-1]), dtype=np.float32)
-            answer[order] = share[: len(order)]
-            answers.append(answer)
+        layers = [one.run.layer for one in some]
+        answers += outputs_of(stack, table, rows[first : first + max_stacked], layers, batch_size)
     return answers
+
+
+def posteriors(
+    table: Table,
+    build: Callable[[], nn.Module],
+    trained: Sequence[Trained],
+    rows: Sequence[NDArray[np.int64]],
+    *,
+    batch_size: int = 32,
+    max_stacked: int = 32,
+) -> list[NDArray[np.float32]]:
+    """Class probabilities of trained heads; arguments as in :func:`outputs`, of heads that rate nothing."""
+    said = outputs(table, build, trained, rows, batch_size=batch_size, max_stacked=max_stacked)
+    return [own.softmax(-1).numpy() for own in said]

@@ -25,9 +25,13 @@ class StackedAdamW:
         self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
         self.steps = torch.zeros(len(weights), device=weights.device)
 
-    def step(self, weights: Tensor, gradients: Tensor) -> None:
-        """Move the first ``len(gradients)`` rows of ``weights`` (R, P) in place."""
-        for row, ((learning_rate, weight_decay), gradient) in enumerate(zip(self.rates, gradients, strict=False)):
+    def step(self, weights: Tensor, gradients: Tensor, factors: Sequence[float]) -> None:
+        """Move the first ``len(gradients)`` rows of ``weights`` (R, P) in place.
+
+        ``factors`` are the schedule's, one a row: each multiplies its run's rate.
+        """
+        for row, (factor, gradient) in enumerate(zip(factors, gradients, strict=True)):
+            learning_rate, weight_decay = self.rates[row]
             adamw(
                 [weights[row]],
                 [gradient],
@@ -39,7 +43,7 @@ class StackedAdamW:
                 amsgrad=False,
                 beta1=self.training.beta1,
                 beta2=self.training.beta2,
-                lr=learning_rate,
+                lr=learning_rate * factor,
                 weight_decay=weight_decay,
                 eps=self.training.epsilon,
                 maximize=False,

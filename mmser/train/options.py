@@ -5,8 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmser.checks import check_choice, check_number
+from mmser.errors import ProtocolError
 
 NORMALISATIONS = ("global", "speaker", "none")
+TASKS = ("categorical", "dimensional", "both")
+DEV_RULES = ("next", "speaker")
+MISSING = ("drop", "keep")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -34,18 +39,36 @@ class Training:
     """``none``, or ``balanced``: n / (classes x n_class), counted on the run's own training rows."""
     normalise: str = "global"
     """``global``: each feature standardised by the run's own training rows; ``none``."""
+    schedule: str = "constant"
+    """Of the learning rate, over a run's own steps: ``constant``, ``linear`` or ``cosine``, the last two to 0."""
+    warmup: float = 0.0
+    """Share of a run's steps in which the rate first rises in a line."""
+    categorical_weight: float = 0.5
+    """Of the cross-entropy where classes and dimensions are learnt together; the CCC loss has the rest."""
+    dimension_weights: tuple[float, ...] = ()
+    """Of each dimension in the CCC loss; empty: all equal."""
     memory_gb: float = 0.0
     """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
             check_number(name, getattr(self, name), least=1)
-        for name in ("beta1", "beta2", "label_smoothing"):
+        for name in ("beta1", "beta2", "label_smoothing", "warmup"):
             check_number(name, getattr(self, name), least=0, below=1)
         for name in ("epsilon", "clip_norm", "memory_gb"):
             check_number(name, getattr(self, name), least=0)
         check_choice("class_weights", self.class_weights, ("none", "balanced"))
         check_choice("normalise", self.normalise, ("global", "none"))
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if not 0 < self.categorical_weight < 1:
+            raise ProtocolError(
+                f"categorical_weight is {self.categorical_weight:g}; expected more than 0 and less than 1 (for one of "
+                "the two alone choose that task)"
+            )
+        for weight in self.dimension_weights:
+            check_number("a dimension's weight", weight, least=0)
+        if self.dimension_weights and not sum(self.dimension_weights):
+            raise ProtocolError("the dimensions' weights are all 0: nothing would be learnt")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mmser.errors import ProtocolError
 from mmser.train.options import Training
+from mmser.train.schedule import rate_factors
+from mmser.train.targets import Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Epoch(NamedTuple):
     train_loss: float
     """Mean over the epoch's utterances, dropout on, as the weights moved."""
     dev_score: float
-    """UA on the dev rows, dropout off, at the epoch's end."""
+    """On the dev rows, dropout off, at the end of the epoch: UA of classes, mean CCC of dimensions, or their mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Trained:
     best_epoch: int
     """The first epoch with the highest dev score; 0, the initial weights, if the loss was never finite."""
     dev_score: float
-    """UA at the best epoch; NaN if there is none."""
+    """Of the best epoch; NaN if there is none."""
     history: tuple[Epoch, ...]
     diverged: bool = False
     """The loss was not finite in the last epoch of the history, and the run ended there."""
@@ -150,31 +152,38 @@ def dropout_keys(run: Run, epoch: int, num_places: int) -> Tensor:
     return start + torch.arange(num_places)
 
 
-def class_weights_of(run: Run, labels: Tensor, num_classes: int, training: Training) -> Tensor:
-    """(num_classes,) float32: each class's weight in the loss, from the run's training rows.
+def class_weights_of(run: Run, targets: Targets, training: Training) -> Tensor:
+    """(C,) float32: each class's weight in the loss, from the run's training rows; of soft labels, from their shares.
 
     A class that the rows lack has weight 0: there is nothing to weigh.
     """
     if training.class_weights == "none":
-        return torch.ones(num_classes)
-    counts = torch.bincount(labels[torch.from_numpy(run.train_rows)], minlength=num_classes)
-    return torch.where(counts > 0, len(run.train_rows) / (num_classes * counts.clamp(min=1)), 0.0)
+        return torch.ones(targets.num_classes)
+    counts = targets.shares[torch.from_numpy(run.train_rows)].double().sum(0)
+    return torch.where(counts > 0, counts.sum() / (targets.num_classes * counts.clamp(min=1e-12)), 0.0).float()
 
 
-def check_run(run: Run, labels: Tensor, num_classes: int) -> None:
+def rates_of(epoch: int, num_steps: int, training: Training) -> Tensor:
+    """(num_steps,) float64: the factor of the learning rate at each step of an epoch, on the CPU."""
+    total = num_steps * training.epochs
+    return torch.from_numpy(rate_factors(training.schedule, training.warmup, (epoch - 1) * num_steps, num_steps, total))
+
+
+def check_run(run: Run, targets: Targets, num_outputs: int) -> None:
     """Raise ProtocolError where a run cannot be trained, or could not be trusted."""
+    if num_outputs != targets.num_outputs:
+        raise ProtocolError(
+            f"the head has {num_outputs} outputs; expected {targets.num_outputs}: {targets.num_classes} classes and "
+            f"{targets.num_ratings} ratings"
+        )
     for part, rows in (("train", run.train_rows), ("dev", run.dev_rows)):
         if not len(rows):
             raise ProtocolError(f"run {run.name!r} has no {part} utterances")
-        if rows.min() < 0 or rows.max() >= len(labels):
-            raise ProtocolError(f"run {run.name!r}: {part} row {rows.max()} is not in the table of {len(labels)}")
-        found = labels[torch.from_numpy(rows)]
-        if int(found.min()) < 0 or int(found.max()) >= num_classes:
-            place = int(torch.nonzero((found < 0) | (found >= num_classes))[0])
+        if rows.min() < 0 or rows.max() >= len(targets.classes):
             raise ProtocolError(
-                f"run {run.name!r}: {part} row {rows[place]} has label {int(found[place])}; expected 0 to "
-                f"{num_classes - 1}, the outputs of the head"
+                f"run {run.name!r}: {part} row {rows.max()} is not in the table of {len(targets.classes)}"
             )
+        _check_targets(run, part, torch.from_numpy(rows), targets)
     shared = np.intersect1d(run.train_rows, run.dev_rows)
     if len(shared):
         raise ProtocolError(f"run {run.name!r}: {len(shared)} utterances are in train and in dev (row {shared[0]})")
@@ -182,4 +191,20 @@ def check_run(run: Run, labels: Tensor, num_classes: int) -> None:
         raise ProtocolError(
             f"run {run.name!r}: learning rate {run.learning_rate:g} and weight decay {run.weight_decay:g}; expected "
             "a positive rate and a decay of at least 0"
+        )
+
+
+def _check_targets(run: Run, part: str, rows: Tensor, targets: Targets) -> None:
+    """A part must know enough to learn from, or to choose an epoch by."""
+    unknown = rows[~targets.known[rows]]
+    if len(unknown):
+        raise ProtocolError(f"run {run.name!r}: of {part} row {int(unknown[0])} neither class nor rating is known")
+    classed = targets.shares[rows].sum(1) > 0 if part == "train" else targets.classes[rows] >= 0
+    if targets.num_classes and not bool(classed.any()):
+        raise ProtocolError(f"run {run.name!r}: no {part} utterance has a class")
+    rated = (~targets.ratings[rows].isnan()).sum(0)
+    if targets.num_ratings and int(rated.min()) < 2:
+        raise ProtocolError(
+            f"run {run.name!r}: dimension {int(rated.argmin()) + 1} of {targets.num_ratings} is rated for "
+            f"{int(rated.min())} {part} utterances; a CCC takes at least 2"
         )

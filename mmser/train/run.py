@@ -25,6 +25,7 @@ from mmser.train.plan import Run, Trained
 from mmser.train.protocol import Fold
 from mmser.train.results import Line, Outcome, folds_table, predictions_table, summarise
 from mmser.train.table import Table
+from mmser.train.targets import Targets
 
 Report = Callable[[str, int, int], Any]
 """Told after every epoch: the head, epochs finished and epochs to do over all its runs."""
@@ -161,7 +162,7 @@ def _train(part: _Part, experiment: Experiment, chosen: Chosen, folder: Path, re
     normalise = "none" if experiment.normalise == "none" else "global"
     new = train(
         part.table,
-        torch.from_numpy(chosen.truth),
+        Targets.of_classes(torch.from_numpy(chosen.truth), len(chosen.labels)),
         part.build,
         [part.runs[i] for i in missing],
         replace(experiment.training, normalise=normalise),

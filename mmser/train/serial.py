@@ -15,19 +15,29 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmser.heads.batch import Batch, Sequence
 from mmser.heads.layers import Standardise
-from mmser.train.plan import Progress, Run, Trained, Training, check_run, class_weights_of, dropout_keys, order_of
+from mmser.metrics import concordance_correlation
+from mmser.train.plan import (
+    Progress,
+    Run,
+    Trained,
+    Training,
+    check_run,
+    class_weights_of,
+    dropout_keys,
+    order_of,
+    rates_of,
+)
 from mmser.train.stack import initial_head
 from mmser.train.table import Packed, Table
+from mmser.train.targets import Targets
 
 
 def train_serially(
-    table: Table, labels: Tensor, build: Callable[[], nn.Module], run: Run, training: Training
+    table: Table, targets: Targets, build: Callable[[], nn.Module], run: Run, training: Training
 ) -> Trained:
     """Train one run; arguments and result as in :func:`mmser.train.engine.train`."""
     head = initial_head(build, run.seed).to(table.device)
-    num_classes = int(head.num_outputs)  # type: ignore[arg-type]
-    labels = labels.cpu()
-    check_run(run, labels, num_classes)
+    check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if training.normalise == "global":
         _standardise(head, table, run)
     optimizer = torch.optim.AdamW(
@@ -37,12 +47,12 @@ def train_serially(
         eps=training.epsilon,
         weight_decay=run.weight_decay,
     )
-    weights = class_weights_of(run, labels, num_classes, training).to(table.device)
+    loss_of = _loss_of(run, targets, training)
     course = Progress(run, training)
     best = _state(head)
     while not course.done:
-        loss = _train_epoch(head, optimizer, table, labels, weights, run, training, len(course.history) + 1)
-        if course.record(loss, _score(head, table, labels, run, training.batch_size)):
+        loss = _train_epoch(head, optimizer, table, loss_of, run, training, len(course.history) + 1)
+        if course.record(loss, _score(head, table, targets, run, training.batch_size)):
             best = _state(head)
     return course.finish(best)
 
@@ -51,8 +61,7 @@ def _train_epoch(
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
     table: Table,
-    labels: Tensor,
-    weights: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
     run: Run,
     training: Training,
     epoch: int,
@@ -62,10 +71,10 @@ def _train_epoch(
     batches = np.split(order, range(training.batch_size, len(order), training.batch_size))
     keys = dropout_keys(run, epoch, len(order)).split(training.batch_size)
     total = 0.0
-    for rows, key in zip(batches, keys, strict=True):
-        outputs = head(_batch(table, rows, run.layer, key))
-        target = labels[torch.from_numpy(rows)].to(table.device)
-        loss = F.cross_entropy(outputs, target, weight=weights, label_smoothing=training.label_smoothing)
+    rates = rates_of(epoch, len(batches), training)
+    for rows, key, rate in zip(batches, keys, rates, strict=True):
+        loss = loss_of(head(_batch(table, rows, run.layer, key)), torch.from_numpy(rows))
+        optimizer.param_groups[0]["lr"] = run.learning_rate * float(rate)
         optimizer.zero_grad()
         loss.backward()
         if training.clip_norm:
@@ -75,15 +84,68 @@ def _train_epoch(
     return total / len(run.train_rows)
 
 
+def _loss_of(run: Run, targets: Targets, training: Training) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss as a function of outputs (B, C + K) and their rows (B,)."""
+    num_classes = targets.num_classes
+    class_weights = class_weights_of(run, targets, training)
+    mean, deviation = targets.scale_of(torch.from_numpy(run.train_rows))
+
+    def of_classes(logits: Tensor, rows: Tensor) -> Tensor:
+        shares = targets.shares[rows].to(logits.device)
+        known, weights = shares.sum(1) > 0, class_weights.to(logits.device)
+        if not known.any():
+            return logits.sum() * 0
+        total = F.cross_entropy(
+            logits[known], shares[known], weight=weights, label_smoothing=training.label_smoothing, reduction="sum"
+        )
+        return total / (shares[known] @ weights).sum()
+
+    def of_ratings(said: Tensor, rows: Tensor) -> Tensor:
+        truth = ((targets.ratings[rows] - mean) / deviation).to(said.device)
+        distances = []
+        for t, p in zip(truth.T, said.T, strict=True):
+            t, p = t[~t.isnan()], p[~t.isnan()]
+            if len(t) < 2:
+                distances.append(p.sum() * 0)
+                continue
+            t, p = t.double(), p.double()
+            covariance = torch.cov(torch.stack([t, p]), correction=0)
+            below = covariance[0, 0] + covariance[1, 1] + (t.mean() - p.mean()) ** 2
+            distances.append((1 - 2 * covariance[0, 1] / below).float())
+        weights = training.dimension_weights or (1.0,) * len(distances)
+        return sum(w * d for w, d in zip(weights, distances, strict=True)) / sum(weights)
+
+    def both(outputs: Tensor, rows: Tensor) -> Tensor:
+        logits, said = outputs[:, :num_classes], outputs[:, num_classes:]
+        if not targets.num_ratings:
+            return of_classes(logits, rows)
+        if not num_classes:
+            return of_ratings(said, rows)
+        share = training.categorical_weight
+        return share * of_classes(logits, rows) + (1 - share) * of_ratings(said, rows)
+
+    return both
+
+
 @torch.no_grad()
-def _score(head: nn.Module, table: Table, labels: Tensor, run: Run, batch_size: int) -> float:
-    """UA on the dev rows: the mean over the classes present of the share that is recognised."""
+def _score(head: nn.Module, table: Table, targets: Targets, run: Run, batch_size: int) -> float:
+    """On the dev rows: UA (mean over the classes there of the share recognised), mean CCC, or their mean."""
     head.eval()
     batches = np.split(run.dev_rows, range(batch_size, len(run.dev_rows), batch_size))
-    outputs = torch.cat([head(_batch(table, rows, run.layer, None)) for rows in batches])
-    found, truth = outputs.argmax(-1).cpu(), labels[torch.from_numpy(run.dev_rows)]
-    recalls = [float((found[truth == name] == name).double().mean()) for name in truth.unique()]
-    return sum(recalls) / len(recalls)
+    outputs = torch.cat([head(_batch(table, rows, run.layer, None)) for rows in batches]).cpu()
+    found = []
+    if targets.num_classes:
+        said, truth = outputs[:, : targets.num_classes].argmax(-1), targets.classes[torch.from_numpy(run.dev_rows)]
+        recalls = [float((said[truth == name] == name).double().mean()) for name in truth[truth >= 0].unique()]
+        found.append(sum(recalls) / len(recalls))
+    if targets.num_ratings:
+        mean, deviation = targets.scale_of(torch.from_numpy(run.train_rows))
+        rated = (outputs[:, targets.num_classes :] * deviation + mean).double().numpy()
+        asked = targets.ratings[torch.from_numpy(run.dev_rows)].double().numpy()
+        pairs = [(t[~np.isnan(t)], p[~np.isnan(t)]) for t, p in zip(asked.T, rated.T, strict=True)]
+        finite = all(np.isfinite(p).all() for _, p in pairs)
+        found.append(float(np.mean([concordance_correlation(*pair) for pair in pairs])) if finite else np.nan)
+    return float(np.mean(found))
 
 
 def _state(head: nn.Module) -> dict[str, Tensor]:
