@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import cache, corpora, demo, extract, train
+from mmser.commands import cache, corpora, demo, extract, runs, train
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -48,8 +48,9 @@ def main() -> None:
     mmser manifest emodb DIR --out emodb.csv      a corpus becomes a table
     mmser extract emodb.csv --cache cache/emodb   encoders run once
     mmser train-head cache/emodb --head ...       heads train on the cache, as often as you like
+    mmser runs compare runs/emodb/...             is one better than another?
     """
 
 
-for command in (corpora.manifest, extract.extract, train.train_head, cache.cache, demo.demo):
+for command in (corpora.manifest, extract.extract, train.train_head, runs.runs, cache.cache, demo.demo):
     main.add_command(command)

@@ -96,6 +96,61 @@ def bootstrap_interval(
     return Interval(float(low), float(high), num, unit)
 
 
+def concordance_interval(
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    clusters: ArrayLike | None,
+    groups: ArrayLike,
+    *,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """:func:`bootstrap_interval` of the mean over groups (seeds) of the CCC within each.
+
+    A cluster's sums of ratings, squares and products decide what it adds to a CCC, so a resample is a matrix product.
+
+    Args:
+        truth: ratings, shape (utterances,).
+        prediction: same shape.
+        clusters: as there; a cluster is drawn with its answers in all groups.
+        groups: the seed of each utterance, same shape.
+        num_resamples: as there, and likewise the rest.
+        level: share of the resamples inside.
+        seed: the same seed gives the same interval.
+
+    Raises:
+        ValueError: shapes differ, or ``level`` is not between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
+    t, p = (np.asarray(x, dtype=np.float64) for x in (truth, prediction))
+    codes, num, unit = _clusters(t, p, clusters)
+    _clusters(t, np.asarray(groups), None)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    middle = t.mean()  # both sides shifted alike: the CCC stays, and squares stay small
+    terms = np.stack([np.ones(len(t)), t - middle, p - middle, (t - middle) ** 2, (p - middle) ** 2], 1)
+    terms = np.concatenate([terms, terms[:, 1:2] * terms[:, 2:3]], 1)
+    sums = np.zeros((num * len(names), terms.shape[1]))
+    np.add.at(sums, codes * len(names) + group, terms)
+    rng = np.random.default_rng(seed)
+    scores = []
+    for n in _blocks(num_resamples, num):
+        times = _times_drawn(rng.integers(num, size=(n, num)), num)
+        scores.append(_ccc_of_sums((times @ sums.reshape(num, -1)).reshape(n, len(names), -1)).mean(1))
+    low, high = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), num, unit)
+
+
+def _ccc_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CCC from counts, sums, squares and products (..., 6) to (...); 1 where both sides are one constant."""
+    count, t, p, tt, pp, tp = np.moveaxis(sums, -1, 0)
+    count = np.maximum(count, 1)  # a group of which nothing was drawn
+    above = 2 * (tp / count - t * p / count**2)
+    below = tt / count - (t / count) ** 2 + pp / count - (p / count) ** 2 + ((t - p) / count) ** 2
+    return np.where(below > _TIE, above / np.where(below > _TIE, below, 1.0), 1.0)
+
+
 def paired_permutation_test(
     metric: Metric,
     truth: ArrayLike,
@@ -211,6 +266,12 @@ def _per_cluster(
     return np.bincount(flat, minlength=num * cells).reshape(num, cells).astype(np.float64)
 
 
+def _times_drawn(drawn: NDArray[Any], num: int) -> NDArray[np.intp]:
+    """How often each of ``num`` clusters is in each row of draws (resamples, num)."""
+    flat = drawn + num * np.arange(len(drawn))[:, None]
+    return np.bincount(flat.ravel(), minlength=drawn.size).reshape(drawn.shape)
+
+
 def _resample_confusion(
     metric: Metric,
     truth: NDArray[Any],
@@ -224,9 +285,7 @@ def _resample_confusion(
     counts = _per_cluster(rows, columns, k, codes, num)
     scores = []
     for drawn in draws:
-        flat = drawn + num * np.arange(len(drawn))[:, None]
-        times = np.bincount(flat.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        scores.append(_OF_CONFUSION[metric]((times @ counts).reshape(-1, k, k)))
+        scores.append(_OF_CONFUSION[metric]((_times_drawn(drawn, num) @ counts).reshape(-1, k, k)))
     return np.concatenate(scores)
 
 

@@ -91,10 +91,23 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         --label emotion --labels sad,happy --seeds 5 --normalise speaker --members coattention@word,text-probe
         --set width=64 --learning-rate 0.1 --weight-decay 0 --epochs 7 --patience 3 --batch-size 5
         --class-weights balanced --label-smoothing 0.1 --speech-stream pooled/a --text-stream text/b --device cpu
+        --task both --dimensions valence,trust --protocol msp-podcast --dev speaker --dev-share 0.3 --dev-seed 7
+        --soft votes_ --missing keep --try-layers 3,9 --schedule cosine --warmup 0.1 --categorical-weight 0.7
+        --dimension-weights 1,2 --report-oracle
     """)
     asked = mmser("train-head", cache, *options, "--out", tmp_path / "run").exception
     assert isinstance(asked, AskedError)
-    training = Training(epochs=7, patience=3, batch_size=5, class_weights="balanced", label_smoothing=0.1)
+    training = Training(
+        epochs=7,
+        patience=3,
+        batch_size=5,
+        class_weights="balanced",
+        label_smoothing=0.1,
+        schedule="cosine",
+        warmup=0.1,
+        categorical_weight=0.7,
+        dimension_weights=(1.0, 2.0),
+    )
     expected = Experiment(
         head="late-fusion",
         granularity="phone",
@@ -114,6 +127,16 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         text_stream="text/b",
         device="cpu",
         training=training,
+        task="both",
+        dimensions=("valence", "trust"),
+        protocol="msp-podcast",
+        dev="speaker",
+        dev_share=0.3,
+        dev_seed=7,
+        soft="votes_",
+        missing="keep",
+        try_layers=("3", "9"),
+        report_oracle=True,
     )
     assert asked.args == (cache, expected, tmp_path / "run")
     there = {flag for parameter in main.commands["train-head"].params for flag in parameter.opts}

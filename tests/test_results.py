@@ -24,7 +24,7 @@ def outcomes(heads: tuple[str, ...] = ("one", "two")) -> list[Outcome]:
             for seed in SEEDS:
                 scores = rng.exponential(size=(len(test), 3)) + 0.8 * np.eye(3)[TRUTH[test]]
                 shares = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
-                made.append(Outcome(head, name, seed, test, shares, 40, 10, best_epoch=3, dev_ua=0.5))
+                made.append(Outcome(head, name, seed, test, shares, 40, 10, best_epoch=3, dev_score=0.5))
     return made
 
 
@@ -52,7 +52,7 @@ def test_figures_of_folds_are_scikit_learns() -> None:
     for _, line in table.iterrows():
         own = all_predictions.query(f"head == '{line['head']}' and fold == '{line['fold']}' and seed == {line['seed']}")
         assert line["num_test"] == len(own)
-        assert (line["num_train"], line["num_dev"], line["best_epoch"], line["dev_ua"]) == (40, 10, 3, 0.5)
+        assert (line["num_train"], line["num_dev"], line["best_epoch"], line["dev_score"]) == (40, 10, 3, 0.5)
         assert line["ua"] == pytest.approx(balanced_accuracy_score(own["truth"], own["prediction"]))
         assert line["wa"] == pytest.approx(accuracy_score(own["truth"], own["prediction"]))
         assert line["macro_f1"] == pytest.approx(f1_score(own["truth"], own["prediction"], average="macro"))
@@ -110,5 +110,5 @@ def test_a_head_that_is_always_right() -> None:
     line = summarise([Outcome("h", "f", 0, rows, np.eye(3, dtype=np.float32)[TRUTH], 1, 1)], TRUTH, SPEAKERS, IDS)[0]
     assert (line.ua, line.wa, line.macro_f1, line.interval.low, line.interval.high) == (1, 1, 1, 1, 1)
     assert math.isnan(
-        folds_table([Outcome("h", "f", 0, rows, np.eye(3)[TRUTH], 1, 1)], TRUTH)["dev_ua"].astype(float)[0]
+        folds_table([Outcome("h", "f", 0, rows, np.eye(3)[TRUTH], 1, 1)], TRUTH)["dev_score"].astype(float)[0]
     )

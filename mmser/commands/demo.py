@@ -9,7 +9,6 @@ import click
 
 from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.extract import show_extraction
-from mmser.commands.train import show_training
 
 
 @click.command()
@@ -26,6 +25,7 @@ def demo(cache_path: Path, runs_path: Path) -> None:
     \b
     mmser demo
     """
+    from mmser.commands.tables import show_training
     from mmser.demo.run import demo as run
     from mmser.show import meter
 

@@ -2,20 +2,25 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mmser.commands.defaults import default_of
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
-from mmser.train.options import NORMALISATIONS, Experiment, Training
+from mmser.train.options import DEV_RULES, MISSING, NORMALISATIONS, SCHEDULES, TASKS, Experiment, Training
+from mmser.train.presets import PRESETS
 
-if TYPE_CHECKING:
-    from mmser.train.run import Result
+_OF_TRAINING = (
+    *("epochs", "patience", "batch_size", "class_weights", "label_smoothing"),
+    *("schedule", "warmup", "categorical_weight", "dimension_weights"),
+)
+"""The options that are fields of :class:`~mmser.train.options.Training`."""
 
 
 def training_options(command: Any) -> Any:
@@ -32,24 +37,65 @@ def training_options(command: Any) -> Any:
             ),
             click.option("--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned)."),
             click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
+            click.option("--try-layers", default="", show_default=False, help="Layers, comma-separated; dev chooses."),
+            click.option(
+                "--task", type=click.Choice(TASKS), default=default("task"), help="Classes, ratings, or both."
+            ),
+            click.option(
+                "--dimensions", default=",".join(default("dimensions")), help="Columns of the ratings, comma-separated."
+            ),
+            click.option(
+                "--protocol", type=click.Choice(list(PRESETS)), help="Sets folds, dev, ... that are not given here."
+            ),
             click.option("--folds", default=default("folds"), help="Column: each value is test once; or split."),
             click.option("--test-split", help="Test part to open, where --folds split has several."),
+            click.option("--dev", type=click.Choice(DEV_RULES), default=default("dev"), help="Who selects."),
+            click.option("--dev-share", type=float, default=default("dev_share"), help="Of speakers: --dev speaker."),
+            click.option("--dev-seed", type=int, default=default("dev_seed"), help="Which speakers: --dev speaker."),
             click.option("--label", default=default("label"), help="Column of the classes."),
             click.option("--labels", default="", show_default=False, help="Classes, comma-separated. [default: all]"),
+            click.option(
+                "--soft", default="", show_default=False, metavar="PREFIX", help="Votes: columns PREFIXlabel."
+            ),
+            click.option(
+                "--missing", type=click.Choice(MISSING), default=default("missing"), help="States: who lacks."
+            ),
             click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),
             click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
             click.option("--members", default="", show_default=False, help="Of late-fusion: HEAD@GRANULARITY,HEAD,..."),
             click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Head option: width=128."),
-            click.option("--learning-rate", type=float, default=default("learning_rate"), help="Of AdamW."),
-            click.option("--weight-decay", type=float, default=default("weight_decay"), help="Of AdamW."),
+            click.option(
+                "--learning-rate", default=str(default("learning_rate")), help="Of AdamW; several: dev chooses."
+            ),
+            click.option(
+                "--weight-decay", default=str(default("weight_decay")), help="Of AdamW; several: dev chooses."
+            ),
+            click.option(
+                "--schedule", type=click.Choice(SCHEDULES), default=of_training("schedule"), help="Of the rate."
+            ),
+            click.option("--warmup", type=float, default=of_training("warmup"), help="Share of steps: rate rises."),
             click.option("--epochs", type=count, default=of_training("epochs"), help="At most."),
-            click.option("--patience", type=count, default=of_training("patience"), help="Epochs without a better UA."),
+            click.option(
+                "--patience", type=count, default=of_training("patience"), help="Epochs without a better score."
+            ),
             click.option("--batch-size", type=count, default=of_training("batch_size"), help="Utterances a step."),
             click.option("--class-weights", type=weights, default=of_training("class_weights"), help="Of the loss."),
             click.option("--label-smoothing", type=float, default=of_training("label_smoothing"), help="0 to 1."),
+            click.option(
+                "--categorical-weight",
+                type=float,
+                default=of_training("categorical_weight"),
+                help="--task both: 0 to 1.",
+            ),
+            click.option(
+                "--dimension-weights", default="", show_default=False, help="A number each. [default: all equal]"
+            ),
             click.option("--speech-stream", help="Which stream, where several would do (mmser cache info)."),
             click.option("--text-stream", help="The same for text."),
             click.option("--device", default=default("device"), help="auto, cpu, cuda, ..."),
+            click.option(
+                "--report-oracle", is_flag=True, help="Say what choosing the epoch on test would give (leaks)."
+            ),
         ]
     ):
         command = option(command)
@@ -66,64 +112,82 @@ def experiment_of(options: dict[str, Any]) -> Experiment:
     if wrong:
         raise ProtocolError(f"--set {wrong[0]}: expected NAME=VALUE")
     settings = dict(pair.split("=", 1) for pair in options.pop("settings"))
-    names = ("epochs", "patience", "batch_size", "class_weights", "label_smoothing")
-    training = replace(Training(), **{name: options.pop(name) for name in names})
-    for name in ("labels", "members"):
-        options[name] = tuple(part.strip() for part in options[name].split(",") if part.strip())
+    options["dimension_weights"] = _numbers("dimension-weights", options["dimension_weights"])
+    for name in ("learning_rate", "weight_decay"):
+        several = _numbers(name.replace("_", "-"), options[name])
+        options[name] = several[0] if len(several) == 1 else several
+    training = replace(Training(), **{name: options.pop(name) for name in _OF_TRAINING})
+    for name in ("labels", "members", "dimensions", "try_layers"):
+        options[name] = _listed(options[name])
     return Experiment(settings=settings, training=training, **options)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _listed(text))
+    except ValueError as error:
+        raise ProtocolError(f"--{name} {text}: expected numbers, separated by commas") from error
+
+
+def with_preset(options: dict[str, Any], given: Callable[[str], bool]) -> dict[str, Any]:
+    """Options with those of the preset in place of defaults.
+
+    Args:
+        options: as click parsed them.
+        given: whether the user gave an option, by name.
+    """
+    name = options["protocol"] or ""
+    if not name:
+        return {**options, "protocol": ""}
+    of_preset = {
+        field: ",".join(value) if isinstance(value, tuple) else value
+        for field, value in PRESETS[name].settings.items()
+        if not given(field)
+    }
+    return {**options, **of_preset}
+
+
+def run_name(experiment: Experiment) -> str:
+    """What the run folder is called unless told otherwise.
+
+    >>> run_name(Experiment(task="both", layer="9"))
+    'coattention-word-9-both'
+    """
+    layer = "-".join(("try", *experiment.try_layers)) if experiment.try_layers else experiment.layer
+    task = "" if experiment.task == "categorical" else f"-{experiment.task}"
+    return f"{experiment.head}-{experiment.granularity}-{layer}{task}"
 
 
 @click.command("train-head")
 @click.argument("cache_path", metavar="CACHE", type=click.Path(path_type=Path))
 @training_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER[-TASK]]"
+)
 def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
     """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
 
-    The epoch is chosen on the dev fold (the next value of the fold column); no speaker is in two parts. Run again,
-    only what is missing is trained.
+    The epoch is chosen on the dev part (the next value of the fold column, unless --dev says otherwise), and so is the
+    setting where several are tried; no speaker is in two parts. Run again, only what is missing is trained.
 
     \b
     mmser train-head cache/iemocap --head coattention --granularity word --folds session --seeds 5
     mmser train-head cache/emodb --head speech-probe --granularity utterance --normalise speaker
+    mmser train-head cache/emodb --head speech-probe --try-layers 3,6,9 --learning-rate 1e-4,1e-3
+    mmser train-head cache/podcast --protocol msp-podcast --task dimensional
     """
+    from mmser.commands.tables import show_training
     from mmser.show import meter
     from mmser.train.run import train_head as run
 
-    experiment = experiment_of(options)
-    folder = out or Path("runs") / cache_path.name / f"{experiment.head}-{experiment.granularity}-{experiment.layer}"
+    context = click.get_current_context()
+    given = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    experiment = experiment_of(with_preset(options, lambda name: context.get_parameter_source(name) in given))
+    folder = out or Path("runs") / cache_path.name / run_name(experiment)
     with meter() as progress:
         result = run(cache_path, experiment, folder, report=progress)
     show_training(result)
-
-
-def show_training(*results: "Result") -> None:
-    """Print a line a head, and what stands behind it."""
-    from mmser.show import counted, print_table
-
-    first = results[0]
-    for result in results:
-        for note in result.notes:
-            click.echo(f"Note: {note}")
-    if first.left_out:
-        click.echo(f"Left out: {counted(first.left_out)}")
-    lines = [line for result in results for line in result.lines]
-    rows = [
-        (
-            line.head,
-            f"{line.ua:.3f}",
-            f"{line.interval.low:.3f} to {line.interval.high:.3f}",
-            f"{line.wa:.3f}",
-            f"{line.macro_f1:.3f}",
-            f"{line.ua_of_folds:.3f}",
-            str(line.num_runs),
-        )
-        for line in lines
-    ]
-    print_table(("head", "UA", "95 % of UA", "WA", "macro F1", "UA, mean of folds", "runs"), rows)
-    unit = {line.interval.unit for line in lines}.pop()
-    click.echo(
-        f"{first.num_utterances} utterances, {len(first.labels)} classes (chance UA {1 / len(first.labels):.3f}); "
-        f"interval by bootstrap over {lines[0].interval.clusters} {unit}s. Written to "
-        + ", ".join(str(result.folder) for result in results)
-    )

@@ -8,7 +8,7 @@ A head is built by ``Head(inputs, num_outputs, options)``, keeps those three as 
 - draws nothing at random but through :class:`~mmser.heads.dropout.KeyedDropout`;
 - gives the same output however much padding there is, and a finite one for an empty sequence.
 
-A new head is one file, and one entry in :data:`HEADS`; the tests then cover it.
+Every head is a :class:`~mmser.heads.base.Head`, which saves and loads it. A new head is one file, and one entry in :data:`HEADS`; the tests then cover it.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from mmser.errors import ProtocolError
+from mmser.heads.base import Head
 from mmser.heads.batch import Inputs
 from mmser.heads.coattention import CoAttention, CoAttentionOptions
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
@@ -51,6 +52,8 @@ class HeadKind:
             raise ProtocolError(f"{name} is asked for {num_outputs} outputs; expected at least 1")
         return self.module(inputs, num_outputs, options)
 
+
+__all__ = ["HEADS", "CoAttention", "Head", "HeadKind", "SpeechProbe", "TextProbe"]
 
 HEADS: dict[str, HeadKind] = {
     "speech-probe": HeadKind(SpeechProbe, SpeechProbeOptions, needs_speech=True, needs_text=False),

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
+from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import Pool, StreamInput, masked_softmax
@@ -156,7 +157,7 @@ class Pair(nn.Module):
         return torch.cat([self.speech_pool(*speech), self.text_pool(*text)], -1), weights
 
 
-class CoAttention(nn.Module):
+class CoAttention(Head):
     """Speech and text ask each other. Several granularities: one pair each, concatenated before the last layer."""
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: CoAttentionOptions) -> None:

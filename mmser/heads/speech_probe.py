@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmser.checks import check_choice, check_number
+from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import PooledStream
@@ -28,7 +29,7 @@ class SpeechProbeOptions:
         check_number("dropout", self.dropout, least=0, below=1)
 
 
-class SpeechProbe(nn.Module):
+class SpeechProbe(Head):
     """Is the emotion linearly there? Everything before the last layer is linear too.
 
     SUPERB projects every frame and then takes the mean. The mean of projections is the projection of the mean, so here

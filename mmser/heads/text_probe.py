@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mmser.checks import check_choice, check_number
+from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import PooledStream
@@ -27,7 +28,7 @@ class TextProbeOptions:
         check_number("dropout", self.dropout, least=0, below=1)
 
 
-class TextProbe(nn.Module):
+class TextProbe(Head):
     """Text alone, linearly. It ignores the speech in the batch."""
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextProbeOptions) -> None:

@@ -1,9 +1,9 @@
-"""Which utterances an experiment is made on: those that every head can see and that have a class, and their folds."""
+"""Which utterances an experiment is made on: those that heads can see and that have a target, and their folds."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
 from mmser.manifest import Manifest
-from mmser.manifest.table import NUMBER_COLUMNS
 from mmser.train.options import Experiment
-from mmser.train.protocol import Fold, folds_from_split, make_folds
+from mmser.train.protocol import Fold, HoldOut, folds_from_split, make_folds
+from mmser.train.wanted import check_labels, text_column, wanted_of
 
 SPLIT = "split"
 """The column that gives the corpus's own parts."""
@@ -28,7 +28,13 @@ class Chosen:
     labels: tuple[str, ...]
     """The classes, by number."""
     truth: NDArray[np.int64]
-    """(n,) class number of each row."""
+    """(n,) class number of each row; -1 where it is not known."""
+    shares: NDArray[np.float32]
+    """(n, classes) what the loss asks for: the votes, or all to the label; zeros where neither is known."""
+    dimensions: tuple[str, ...]
+    """What is rated."""
+    ratings: NDArray[np.float64]
+    """(n, dimensions), NaN where not known."""
     speakers: list[str]
     """Speaker of each row, "" where not known."""
     folds: list[Fold]
@@ -46,12 +52,13 @@ class Chosen:
     def digests(self) -> dict[str, str]:
         """A digest of each thing that a trained head depends on, to tell whether it may be used again."""
         folds = [[fold.name, *(fold.part(part).tolist() for part in ("train", "dev", "test"))] for fold in self.folds]
-        return {
+        digests = {
             "utterances": _digest(self.ids),
-            "classes": _digest([self.labels, self.truth.tolist()]),
+            "classes": _digest([self.labels, self.truth.tolist(), self.shares.tolist()]),
             "speakers": _digest(self.speakers),
             "folds": _digest(folds),
         }
+        return digests | ({"ratings": _digest(self.ratings.tolist())} if self.dimensions else {})
 
 
 def _digest(value: Any) -> str:
@@ -68,15 +75,14 @@ def choose(manifest: Manifest, reasons: Mapping[str, str], experiment: Experimen
 
     Raises:
         ManifestError: no such column.
-        ProtocolError: a column of numbers for classes or folds, a class that nothing is labelled with, fewer than two
-            classes, or folds that :mod:`mmser.train.protocol` refuses.
+        ProtocolError: a column of the wrong kind, a class that nothing is labelled with, fewer than two classes, or
+            folds that :mod:`mmser.train.protocol` refuses.
     """
-    values, classes = (_text_column(manifest, name) for name in (experiment.folds, experiment.label))
-    wanted = _wanted(classes, experiment)
+    values, wanted = text_column(manifest, experiment.folds), wanted_of(manifest, experiment)
     why = dict(reasons)
-    for uid, label, value in zip(manifest.ids, classes, values, strict=True):
-        if label not in wanted:
-            why[uid] = "no label" if not label else "label not asked for"
+    for uid, nothing, value in zip(manifest.ids, wanted.why_not, values, strict=True):
+        if nothing:
+            why[uid] = nothing
         elif _in_other_test(value, experiment):
             why[uid] = "in another test part"
     keep = np.array([uid not in why for uid in manifest.ids], dtype=bool)
@@ -84,33 +90,33 @@ def choose(manifest: Manifest, reasons: Mapping[str, str], experiment: Experimen
     if not keep.any():
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
         raise ProtocolError(f"no utterance can be used: {counted}")
-    labels = _labels(classes[keep], experiment)
+    classes, votes = wanted.classes[keep], wanted.votes[keep]
+    there = set(classes) - {""}
+    order = [i for i, label in enumerate(wanted.labels) if experiment.labels or label in there]
+    labels = tuple(wanted.labels[i] for i in order)
+    if experiment.has_classes:
+        check_labels(labels, there)
     known = "speaker" in manifest.table.columns
-    speakers = _text_column(manifest, "speaker")[keep].tolist() if known else [""] * int(keep.sum())
-    number = {label: i for i, label in enumerate(labels)}
+    speakers = text_column(manifest, "speaker")[keep].tolist() if known else [""] * int(keep.sum())
+    number = {label: i for i, label in enumerate(labels)} | {"": -1}
+    truth = np.array([number[label] for label in classes], dtype=np.int64)
     return Chosen(
         ids=[uid for uid, kept in zip(manifest.ids, keep, strict=True) if kept],
         labels=labels,
-        truth=np.array([number[label] for label in classes[keep]], dtype=np.int64),
+        truth=truth,
+        shares=_shares(truth, votes[:, order]),
+        dimensions=experiment.dimensions if experiment.has_ratings else (),
+        ratings=wanted.ratings[keep],
         speakers=speakers,
-        folds=_folds(values[keep].tolist(), speakers, classes[keep].tolist(), experiment),
+        folds=_folds(values[keep].tolist(), speakers, classes.tolist() if experiment.has_classes else None, experiment),
         left_out=left_out,
     )
 
 
-def _text_column(manifest: Manifest, name: str) -> NDArray[np.object_]:
-    cells = manifest.column(name)
-    if name in NUMBER_COLUMNS:
-        raise ProtocolError(f"column {name!r} holds numbers; expected names, such as those of classes or speakers")
-    return cells
-
-
-def _wanted(classes: NDArray[np.object_], experiment: Experiment) -> set[str]:
-    there = sorted(set(classes.tolist()) - {""})
-    for label in experiment.labels:
-        if label not in there:
-            raise ProtocolError(f"--labels: no utterance is labelled {label!r}; there are {', '.join(there) or 'none'}")
-    return set(experiment.labels or there)
+def _shares(truth: NDArray[np.int64], votes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The votes where there are any, else all to the label."""
+    one_hot = (truth[:, None] == np.arange(votes.shape[1])).astype(np.float64)
+    return np.where(votes.any(1, keepdims=True), votes, one_hot).astype(np.float32)
 
 
 def _in_other_test(value: str, experiment: Experiment) -> bool:
@@ -121,23 +127,10 @@ def _in_other_test(value: str, experiment: Experiment) -> bool:
     return part.startswith("test") and part != experiment.test_split.strip().lower()
 
 
-def _labels(classes: Sequence[str] | NDArray[np.object_], experiment: Experiment) -> tuple[str, ...]:
-    """The classes in the order asked for, or sorted; every one has an utterance."""
-    there = set(classes)
-    labels = experiment.labels or tuple(sorted(there))
-    for label in labels:
-        if label not in there:
-            raise ProtocolError(f"no utterance labelled {label!r} can be used; drop it from --labels")
-    if len(set(labels)) < len(labels):
-        raise ProtocolError(f"--labels {','.join(labels)}: a class is named twice")
-    if len(labels) < 2:
-        raise ProtocolError(f"one class only ({', '.join(labels)}): there is nothing to tell apart")
-    return labels
-
-
-def _folds(values: list[str], speakers: list[str], classes: list[str], experiment: Experiment) -> list[Fold]:
+def _folds(values: list[str], speakers: list[str], classes: list[str] | None, experiment: Experiment) -> list[Fold]:
+    hold_out = HoldOut(experiment.dev_share, experiment.dev_seed) if experiment.dev == "speaker" else None
     if experiment.folds == SPLIT:
-        return folds_from_split(values, speakers, classes, test=experiment.test_split)
+        return folds_from_split(values, speakers, classes, test=experiment.test_split, hold_out=hold_out)
     if experiment.test_split is not None:
         raise ProtocolError(f"--test-split {experiment.test_split}: belongs to --folds {SPLIT}")
-    return make_folds(values, speakers, classes)
+    return make_folds(values, speakers, classes, hold_out=hold_out)

@@ -33,12 +33,22 @@ class Sources:
 
     def without(self, utterance_ids: Sequence[str]) -> dict[str, str]:
         """Utterances that some head could not see, with the reason."""
-        reasons: dict[str, str] = {}
-        for granularity, stream in self.speech.items():
-            reasons |= _unusable(stream, granularity, utterance_ids, f"no {granularity} states")
+        return {uid: reason for lacking in self._lacking(utterance_ids) for uid, reason in lacking.items()}
+
+    def blind(self, utterance_ids: Sequence[str]) -> set[str]:
+        """Utterances of which nothing at all could be seen, in any stream."""
+        lacking = self._lacking(utterance_ids)
+        return set.intersection(*(set(one) for one in lacking)) if lacking else set()
+
+    def _lacking(self, utterance_ids: Sequence[str]) -> list[dict[str, str]]:
+        """For each kind of states: the utterances without, with the reason."""
+        lacking = [
+            _unusable(stream, granularity, utterance_ids, f"no {granularity} states")
+            for granularity, stream in self.speech.items()
+        ]
         if self.text is not None:
-            reasons |= _unusable(self.text, "token", utterance_ids, "no token states")
-        return reasons
+            lacking.append(_unusable(self.text, "token", utterance_ids, "no token states"))
+        return lacking
 
 
 def _unusable(stream: Stream, granularity: str, utterance_ids: Sequence[str], reason: str) -> dict[str, str]:
@@ -141,7 +151,7 @@ def _stored_layer(stored: Sequence[int], asked: int) -> int | None:
 def load_table(
     sources: Sources, utterance_ids: Sequence[str], layers: Sequence[int], text_layer: int | None, device: torch.device
 ) -> Table:
-    """Read the states of some utterances onto a device, in this order.
+    """Read the states of some utterances onto a device, in this order; one that a stream lacks has none there.
 
     Args:
         sources: the streams.
@@ -152,10 +162,10 @@ def load_table(
 
     Raises:
         ProtocolError: the text layer is not stored.
-        CacheError: a speech layer or an utterance is not stored.
+        CacheError: a speech layer is not stored.
     """
     speech = {
-        granularity: _packed(stream.packed(granularity, layers=layers, utterances=utterance_ids), device)
+        granularity: _packed(_stored(stream, granularity, "states", utterance_ids, layers), device)
         for granularity, stream in sources.speech.items()
     }
     text = None
@@ -164,10 +174,26 @@ def load_table(
         layer = _stored_layer(stored, -1 if text_layer is None else text_layer)
         if layer is None:
             raise ProtocolError(f"--text-layer {text_layer}: stored layers are {', '.join(map(str, stored))}")
-        states = sources.text.packed("token", layers=layer, utterances=utterance_ids)
-        starts = sources.text.packed("token", "start", utterances=utterance_ids).values
+        states = _stored(sources.text, "token", "states", utterance_ids, layer)
+        starts = _stored(sources.text, "token", "start", utterance_ids).values
         text = _packed(_without(states, starts < 0), device)
     return Table(tuple(utterance_ids), speech, text)
+
+
+def _stored(
+    stream: Stream,
+    granularity: str,
+    column: str,
+    utterance_ids: Sequence[str],
+    layers: Sequence[int] | int | None = None,
+) -> PackedColumn:
+    """A column of these utterances; those that the stream lacks own no row of it."""
+    there = np.array([uid in stream for uid in utterance_ids], dtype=bool)
+    ids = [uid for uid, held in zip(utterance_ids, there, strict=True) if held]
+    found = stream.packed(granularity, column, layers=layers, utterances=ids)
+    lengths = np.zeros(len(there), dtype=np.int64)
+    lengths[there] = np.diff(found.offsets)
+    return PackedColumn(tuple(utterance_ids), np.concatenate([[0], np.cumsum(lengths)]), found.values)
 
 
 def _without(column: PackedColumn, drop: NDArray[np.bool_]) -> PackedColumn:

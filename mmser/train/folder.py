@@ -6,19 +6,23 @@
       config.json             the experiment, and digests of the states and of the rows that it was made on
       heads/<run>/            model.safetensors, config.json (mmser.heads.store)
       predictions.csv         every test utterance of every head, fold and seed
-      results.csv             the figures of every head, fold and seed
-      summary.json            the lines of the table that is printed
+      results.csv             the figures of every head, fold and seed that was tested
+      trials.csv              dev scores of all runs, where several settings were tried
+      summary.json            the lines of the tables that are printed
+      oracle/, oracle.json    with --report-oracle: what choosing the epoch on the test part would have given
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from mmser.cache import Cache
 from mmser.cache.writer import difference
@@ -28,6 +32,27 @@ from mmser.train.choose import Chosen
 from mmser.train.features import Sources
 from mmser.train.options import Experiment
 from mmser.train.plan import Run, Trained
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others from training into the folder, which is made if need be. Whoever is killed lets go.
+
+    Raises:
+        ProtocolError: another process is training into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ProtocolError(
+            f"{folder}: another mmser is training into this folder; wait for it to end, or give another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> None:
@@ -87,7 +112,7 @@ def load_trained(folder: Path, run: Run) -> Trained | None:
     if not (path / "config.json").exists():
         return None
     head, config = load_head(path)
-    score = math.nan if config["dev_ua"] is None else config["dev_ua"]
+    score = math.nan if config["dev_score"] is None else config["dev_score"]
     return Trained(run, head.state_dict(), config["best_epoch"], score, history=(), diverged=config["diverged"])
 
 
@@ -95,13 +120,23 @@ def facts_of(trained: Trained) -> dict[str, Any]:
     """What is kept beside a head: the half of it that :func:`load_trained` needs, and its history."""
     return {
         "best_epoch": trained.best_epoch,
-        "dev_ua": trained.dev_score if trained.best_epoch else None,  # NaN is no JSON
+        "dev_score": trained.dev_score if trained.best_epoch else None,  # NaN is no JSON
         "diverged": trained.diverged,
-        "history": [
-            {name: value if math.isfinite(value) else None for name, value in epoch._asdict().items()}
-            for epoch in trained.history
-        ],
+        "history": [as_json(epoch._asdict()) for epoch in trained.history],
     }
+
+
+def as_json(value: Any) -> Any:
+    """Values as JSON has them: what is no finite number is null.
+
+    >>> as_json({"ccc": math.nan, "by_seed": (0.5, math.inf)})
+    {'ccc': None, 'by_seed': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: as_json(own) for name, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

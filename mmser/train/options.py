@@ -87,14 +87,33 @@ class Experiment:
     """Speech layer: its number, ``-1`` for the last that is stored, or ``mix`` for a learned weighted sum of all."""
     text_layer: int | None = None
     """Text layer; None: the last that is stored."""
+    task: str = "categorical"
+    """``categorical`` (classes), ``dimensional`` (ratings), or ``both`` by one head."""
+    protocol: str = ""
+    """The preset that folds, dev part and the like were taken from (:mod:`mmser.train.presets`); a record alone."""
     folds: str = "speaker"
     """Column whose every value is test once (speaker, session, ...), or ``split`` for given parts."""
     test_split: str | None = None
     """Which test part to open, where the ``split`` column holds several (``Test1``); the others are left out."""
+    dev: str = "next"
+    """``next``: the next value of the fold column selects, or the dev part of given splits; ``speaker``: speakers held
+    out of the training part."""
+    dev_share: float = 0.2
+    """Share of the training part's speakers that are held out; at least one is."""
+    dev_seed: int = 0
+    """Which speakers: drawn anew for each fold, the same for all its runs."""
     label: str = "label"
     """Column of the classes."""
     labels: tuple[str, ...] = ()
     """Classes to keep; empty: all there are. Utterances of other classes are left out."""
+    soft: str = ""
+    """Prefix of columns of votes: ``votes_`` takes ``votes_angry`` for class angry. The loss then asks for each row's
+    shares of the votes instead of its label; predictions are scored by the label all the same."""
+    dimensions: tuple[str, ...] = ("arousal", "valence", "dominance")
+    """Columns of the ratings to predict, where the task has ratings."""
+    missing: str = "drop"
+    """An utterance that lacks some of the states a head reads (no recording, no words): ``drop`` it, or ``keep`` it
+    with an empty sequence as long as it has others."""
     seeds: int = 1
     """Runs of each fold, with seeds 0, 1, ..."""
     normalise: str = "global"
@@ -104,10 +123,14 @@ class Experiment:
     """Of a late fusion: heads, each optionally ``HEAD@GRANULARITY``; empty: speech-probe and text-probe."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head (width, dropout, pooling, ...) that differ from its defaults."""
-    learning_rate: float = 1e-3
-    """AdamW's."""
-    weight_decay: float = 1e-2
-    """AdamW's, decoupled."""
+    learning_rate: float | tuple[float, ...] = 1e-3
+    """AdamW's; several are tried, and each fold's dev part chooses."""
+    weight_decay: float | tuple[float, ...] = 1e-2
+    """AdamW's, decoupled; several are tried likewise."""
+    try_layers: tuple[str, ...] = ()
+    """Speech layers to try one by one, in place of ``layer``; each fold's dev part chooses."""
+    report_oracle: bool = False
+    """Also say what choosing the epoch on the test part would have given. It changes nothing else."""
     speech_stream: str | None = None
     """Which stream of the cache, where several hold the granularity."""
     text_stream: str | None = None
@@ -119,6 +142,51 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_choice("normalise", self.normalise, NORMALISATIONS)
+        check_choice("task", self.task, TASKS)
+        check_choice("dev", self.dev, DEV_RULES)
+        check_choice("missing", self.missing, MISSING)
         check_number("seeds", self.seeds, least=1)
-        check_number("learning rate", self.learning_rate, least=0)
-        check_number("weight decay", self.weight_decay, least=0)
+        if not 0 < self.dev_share < 1:
+            raise ProtocolError(f"dev_share is {self.dev_share:g}; expected more than 0 and less than 1")
+        for name, values in (("learning rate", self.learning_rates), ("weight decay", self.weight_decays)):
+            for value in values:
+                check_number(name, value, least=0)
+            _check_distinct(name, values)
+        _check_distinct("layer to try", self.try_layers)
+        if self.has_ratings:
+            _check_distinct("dimension", self.dimensions)
+            if not self.dimensions:
+                raise ProtocolError(f"task {self.task}: no dimension is named")
+        if self.training.dimension_weights and len(self.training.dimension_weights) != len(self.dimensions):
+            raise ProtocolError(
+                f"{len(self.training.dimension_weights)} weights for {len(self.dimensions)} dimensions "
+                f"({', '.join(self.dimensions)}); expected one for each"
+            )
+        if self.soft and not self.has_classes:
+            raise ProtocolError(f"soft labels ({self.soft}...) are for classes, and the task is {self.task}")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether classes are to be told."""
+        return self.task != "dimensional"
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether dimensions are to be rated."""
+        return self.task != "categorical"
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """All that are tried."""
+        return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]:
+        """All that are tried."""
+        return self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,)
+
+
+def _check_distinct(name: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ProtocolError(f"{name} {value} is named twice")

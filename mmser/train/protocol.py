@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
+from mmser.train.plan import derive
 
 PARTS = ("train", "dev", "test")
 
@@ -23,6 +24,16 @@ _SPLIT_NAMES = {
     "validation": "dev",
 }
 """What corpora call their training and development parts, in lower case; a test part begins with "test"."""
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Dev speakers are drawn from the training part of each fold."""
+
+    share: float = 0.2
+    """Of the training part's speakers, rounded; at least one, and never all."""
+    seed: int = 0
+    """Other seeds draw other speakers; each fold has a draw of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +56,11 @@ class Fold:
 
 
 def make_folds(
-    fold_values: Sequence[str], speakers: Sequence[str] | None = None, labels: Sequence[str] | None = None
+    fold_values: Sequence[str],
+    speakers: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    *,
+    hold_out: HoldOut | None = None,
 ) -> list[Fold]:
     """Leave one value of a column out: each value is test once, the next one is dev, the rest trains.
 
@@ -55,11 +70,13 @@ def make_folds(
     Args:
         fold_values: each utterance's session, speaker or fold, never empty.
         speakers: each utterance's speaker, "" where not known; None: nobody's is known.
-        labels: each utterance's label; None: no labels to check (regression).
+        labels: each utterance's label, "" where it has none; None: no labels to check (ratings).
+        hold_out: how to draw dev speakers from the training part; None: the next value is dev.
 
     Raises:
-        ProtocolError: fewer than 3 values; an utterance without one; a speaker in two parts of a fold; a label that
-            occurs under one value only, or is missing from a fold's training part.
+        ProtocolError: fewer than 3 values (2 with ``hold_out``); fewer than 2 speakers to draw from; an utterance
+            without a value; a speaker in two parts of a fold; a label that occurs under one value only, or is missing
+            from a fold's training part.
 
     >>> [(f.name, f.train.tolist(), f.dev.tolist(), f.test.tolist()) for f in make_folds(["s1", "s2", "s10", "s2"])]
     [('s1', [2], [1, 3], [0]), ('s2', [0], [2], [1, 3]), ('s10', [1, 3], [0], [2])]
@@ -67,16 +84,19 @@ def make_folds(
     values = np.asarray(fold_values, dtype=str)
     _check_filled(values, "fold")
     names = sorted(set(values.tolist()), key=_natural)
-    if len(names) < 3:
+    if len(names) < (3 if hold_out is None else 2):
+        takes = "one for dev takes at least 3" if hold_out is None else "training on another takes at least 2"
         raise ProtocolError(
             f"the fold column has {len(names)} different values ({', '.join(names)}); leaving one out for test and "
-            "one for dev takes at least 3: choose another column, or give a split column"
+            f"{takes}: choose another column, or give a split column"
         )
     if labels is not None:
         _check_labels_spread(values, np.asarray(labels, dtype=str))
     folds = []
     for number, name in enumerate(names):
         test, dev = values == name, values == names[(number + 1) % len(names)]
+        if hold_out is not None:
+            dev = _held_out(name, ~test, speakers, hold_out)
         folds.append(_fold(name, ~(test | dev), dev, test, speakers, labels))
     return folds
 
@@ -87,6 +107,7 @@ def folds_from_split(
     labels: Sequence[str] | None = None,
     *,
     test: str | None = None,
+    hold_out: HoldOut | None = None,
 ) -> list[Fold]:
     """The corpus's own division, as one fold.
 
@@ -97,10 +118,11 @@ def folds_from_split(
         labels: as in :func:`make_folds`.
         test: which test part to open, where there are several; the others are then left out of the fold. MSP-Podcast's
             Test1, Test2 and Test3 share speakers, so they are never joined.
+        hold_out: how to draw dev speakers from the training part, for splits that have no dev part of their own.
 
     Raises:
-        ProtocolError: a value that is no split, a part without utterances, several test parts and none chosen, a
-            speaker in two parts, a label that is missing from training.
+        ProtocolError: a dev part where one is to be drawn; a value that is no split, a part without utterances, several
+            test parts and none chosen, a speaker in two parts, a label that is missing from training.
 
     >>> fold, = folds_from_split(["Train", "Development", "Test1", "Test2"], test="test1")
     >>> fold.name, fold.train.tolist(), fold.dev.tolist(), fold.test.tolist()
@@ -110,7 +132,31 @@ def folds_from_split(
     _check_filled(values, "split")
     chosen = _chosen_test(values, test)
     parts = np.array([_SPLIT_NAMES.get(value, value) for value in values.tolist()], dtype=str)
-    return [_fold(chosen, parts == "train", parts == "dev", parts == chosen, speakers, labels)]
+    train, dev = parts == "train", parts == "dev"
+    if hold_out is not None:
+        if dev.any():
+            raise ProtocolError(
+                f"the split column gives a dev part ({int(dev.sum())} utterances): dev speakers are not drawn from the "
+                "training part as well; leave --dev out"
+            )
+        dev = _held_out(chosen, train, speakers, hold_out)
+    return [_fold(chosen, train & ~dev, dev, parts == chosen, speakers, labels)]
+
+
+def _held_out(
+    fold: str, train: NDArray[np.bool_], speakers: Sequence[str] | None, hold_out: HoldOut
+) -> NDArray[np.bool_]:
+    """The utterances of the dev speakers of a fold; a speaker's draw depends on who else is there in rank alone."""
+    names = np.full(len(train), "") if speakers is None else np.asarray(speakers, dtype=str)
+    known = sorted(set(names[train].tolist()) - {""}, key=_natural)
+    if len(known) < 2:
+        raise ProtocolError(
+            f"fold {fold!r}: the training part has {len(known)} known speakers; holding some out for dev takes at "
+            "least 2: choose another --dev, or name the speakers"
+        )
+    num = min(len(known) - 1, max(1, round(hold_out.share * len(known))))
+    drawn = sorted(known, key=lambda name: derive(hold_out.seed, "dev", fold, name))[:num]
+    return train & np.isin(names, drawn)
 
 
 def _chosen_test(values: NDArray[np.str_], test: str | None) -> str:
@@ -177,7 +223,7 @@ def _check_speakers(fold: Fold, speakers: NDArray[np.str_]) -> None:
 
 
 def _check_labels_spread(values: NDArray[np.str_], labels: NDArray[np.str_]) -> None:
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != ""]):
         homes = np.unique(values[labels == label])
         if len(homes) == 1:
             raise ProtocolError(
@@ -190,7 +236,7 @@ def _check_labels_trained(fold: Fold, labels: NDArray[np.str_]) -> None:
     trained = set(labels[fold.train].tolist())
     for part in ("dev", "test"):
         for label, count in sorted(Counter(labels[fold.part(part)].tolist()).items()):
-            if label not in trained:
+            if label and label not in trained:
                 raise ProtocolError(
                     f"fold {fold.name!r}: label {label!r} is in {part} ({count} utterances) but not in train; "
                     "drop it with --labels or choose other folds"

@@ -1,0 +1,105 @@
+"""The tables that a training ends with, printed once it is done and again by ``mmser runs show``."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmser.show import counted, print_table
+
+if TYPE_CHECKING:
+    from mmser.train.conclude import Result
+    from mmser.train.results import Line, RatingLine
+
+
+def show_training(*results: "Result") -> None:
+    """Print a line a head (and dimension), and what stands behind it."""
+    first = results[0]
+    for result in results:
+        for note in result.notes:
+            click.echo(f"Note: {note}")
+    for words, counts in (("Left out", first.left_out), ("Kept, though there are", first.kept)):
+        if counts:
+            click.echo(f"{words}: {counted(counts)}")
+    lines = [line for result in results for line in result.lines]
+    rating_lines = [line for result in results for line in result.rating_lines]
+    print_lines(lines, rating_lines)
+    for result in results:
+        print_oracle(result)
+    about = [f"{first.num_utterances} utterances"]
+    if first.labels:
+        about.append(f"{len(first.labels)} classes (chance UA {1 / len(first.labels):.3f})")
+    interval = (*lines, *rating_lines)[0].interval
+    click.echo(
+        f"{', '.join(about)}; interval by bootstrap over {interval.clusters} {interval.unit}s. Written to "
+        + ", ".join(str(result.folder) for result in results)
+    )
+
+
+def print_lines(lines: Sequence["Line"], rating_lines: Sequence["RatingLine"]) -> None:
+    """The tables of classes and of ratings, those that there are."""
+    if lines:
+        columns = ("head", "UA", "95 % of UA", "WA", "macro F1", "UA, mean of folds", "runs")
+        print_table(
+            columns,
+            [
+                (
+                    line.head,
+                    f"{line.ua:.3f}",
+                    f"{line.interval.low:.3f} to {line.interval.high:.3f}",
+                    f"{line.wa:.3f}",
+                    f"{line.macro_f1:.3f}",
+                    f"{line.ua_of_folds:.3f}",
+                    str(line.num_runs),
+                )
+                for line in lines
+            ],
+        )
+    if rating_lines:
+        columns = ("head", "dimension", "CCC", "95 % of CCC", "CCC, mean of folds", "rated", "runs")
+        print_table(
+            columns,
+            [
+                (
+                    line.head,
+                    line.dimension,
+                    f"{line.ccc:.3f}",
+                    f"{line.interval.low:.3f} to {line.interval.high:.3f}",
+                    f"{line.ccc_of_folds:.3f}",
+                    str(line.num_utterances),
+                    str(line.num_runs),
+                )
+                for line in rating_lines
+            ],
+        )
+
+
+def print_oracle(result: "Result") -> None:
+    """What choosing the epoch on the test part would have given, beside what choosing it on dev gave."""
+    pairs: Sequence[tuple[Any, Any]] = [
+        *zip(result.lines, result.oracle_lines, strict=False),
+        *zip(result.rating_lines, result.oracle_rating_lines, strict=False),
+    ]
+    for honest, leaking in pairs:
+        name, was, is_ = _figure(honest), _value(honest), _value(leaking)
+        click.echo(
+            f"Oracle, LEAKS (epoch chosen on the test part): {name} {is_:.3f}, {is_ - was:+.3f}; never report it"
+        )
+
+
+def _figure(line: Any) -> str:
+    return f"{line.head}, UA" if hasattr(line, "ua") else f"{line.head}, CCC of {line.dimension}"
+
+
+def _value(line: Any) -> float:
+    return float(line.ua if hasattr(line, "ua") else line.ccc)
+
+
+def recalls(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> Mapping[str, float]:
+    """Recall of each class that occurs.
+
+    >>> recalls(["a", "b"], [[3, 1], [0, 0]])
+    {'a': 0.75}
+    """
+    rows = zip(labels, confusion, strict=True)
+    return {label: row[i] / sum(row) for i, (label, row) in enumerate(rows) if sum(row)}

@@ -1,0 +1,99 @@
+"""From what heads said of the test parts to the tables of a run folder, and to what is printed."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmser.train.choose import Chosen
+from mmser.train.folder import as_json, write_csv, write_json
+from mmser.train.results import (
+    Line,
+    Outcome,
+    RatingLine,
+    folds_table,
+    predictions_table,
+    summarise,
+    summarise_ratings,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What an experiment came to."""
+
+    folder: Path
+    lines: list[Line]
+    """One a head, where there are classes; of a late fusion, its members first."""
+    rating_lines: list[RatingLine]
+    """One a head and dimension, where there are ratings."""
+    oracle_lines: list[Line]
+    """What choosing the epoch on the test part would have given; empty unless it was asked for."""
+    oracle_rating_lines: list[RatingLine]
+    labels: tuple[str, ...]
+    num_utterances: int
+    left_out: Mapping[str, int]
+    """Utterances that could not be used, counted by reason."""
+    kept: Mapping[str, int]
+    """Utterances that lack some states and were kept all the same, counted by reason."""
+    notes: tuple[str, ...]
+
+
+def _diverged(outcomes: Sequence[Outcome]) -> list[str]:
+    runs, diverged = Counter(o.head for o in outcomes), Counter(o.head for o in outcomes if o.diverged)
+    return [
+        f"{count} of {runs[head]} runs of {head} diverged (a loss that is not finite) and count as they were at their "
+        "best epoch before; try a lower --learning-rate"
+        for head, count in diverged.items()
+    ]
+
+
+def conclude(
+    folder: Path,
+    outcomes: Sequence[Outcome],
+    oracle: Sequence[Outcome],
+    chosen: Chosen,
+    kept: Mapping[str, int],
+    notes: Sequence[str],
+) -> Result:
+    """Write the tables of an experiment into its run folder, and sum up."""
+    notes = [*notes, *_diverged(outcomes)]
+    rated = (chosen.ratings, chosen.dimensions)
+    predictions = predictions_table(outcomes, chosen.ids, chosen.speakers, chosen.truth, chosen.labels, *rated)
+    write_csv(predictions, folder / "predictions.csv")
+    write_csv(folds_table(outcomes, chosen.truth, *rated), folder / "results.csv")
+    lines, rating_lines = _lines(outcomes, chosen)
+    oracle_lines, oracle_rating_lines = _lines(oracle, chosen)
+    about = {
+        "labels": chosen.labels,
+        "num_utterances": len(chosen.ids),
+        "left_out": chosen.left_out,
+        "kept": kept,
+        "notes": notes,
+    }
+    write_json(folder / "summary.json", as_json({**_as_dicts(lines, rating_lines), **about}))
+    if oracle:
+        write_json(folder / "oracle.json", as_json(_as_dicts(oracle_lines, oracle_rating_lines)))
+    return Result(
+        folder=folder,
+        lines=lines,
+        rating_lines=rating_lines,
+        oracle_lines=oracle_lines,
+        oracle_rating_lines=oracle_rating_lines,
+        labels=chosen.labels,
+        num_utterances=len(chosen.ids),
+        left_out=chosen.left_out,
+        kept=kept,
+        notes=tuple(notes),
+    )
+
+
+def _lines(outcomes: Sequence[Outcome], chosen: Chosen) -> tuple[list[Line], list[RatingLine]]:
+    lines = summarise(outcomes, chosen.truth, chosen.speakers, chosen.ids) if chosen.labels else []
+    rated = (chosen.ratings, chosen.dimensions, chosen.speakers, chosen.ids)
+    return lines, summarise_ratings(outcomes, *rated) if chosen.dimensions else []
+
+
+def _as_dicts(lines: Sequence[Line], rating_lines: Sequence[RatingLine]) -> dict[str, Any]:
+    return {"lines": [asdict(line) for line in lines], "rating_lines": [asdict(line) for line in rating_lines]}

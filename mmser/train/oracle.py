@@ -1,0 +1,65 @@
+"""What choosing the epoch on the test part would have given: a figure that leaks, for comparison with those that do.
+
+Training stays as it is: the engine shows its heads after each epoch (:data:`mmser.train.engine.Watch`) and takes
+nothing back. Here the test rows are asked about, and only here; what comes out goes into files of its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmser.errors import ProtocolError
+from mmser.train.engine import Ask
+from mmser.train.evaluate import scores
+from mmser.train.plan import Run
+from mmser.train.targets import Targets
+
+
+class Oracle:
+    """Watches runs and remembers, of each, what its head said of the test rows in the epoch when it scored best."""
+
+    def __init__(self, targets: Targets, runs: Sequence[Run], test_rows: Sequence[NDArray[np.int64]]) -> None:
+        self.targets, self.runs, self.test_rows = targets, runs, test_rows
+        self.outputs: dict[int, Tensor] = {}
+        """By the run's place: outputs (len(test_rows[place]), C + K)."""
+        self._best: dict[int, float] = {}
+
+    def watch(self, places: Sequence[int], ask: Ask) -> None:
+        """Look at the heads of the runs that were trained in this epoch."""
+        for place, said in zip(places, ask([self.test_rows[place] for place in places]), strict=True):
+            score = self._score(place, said)
+            if place not in self._best or score > self._best[place]:
+                self._best[place], self.outputs[place] = score, said.clone()
+
+    def _score(self, place: int, said: Tensor) -> float:
+        """As the dev part is scored; -inf for a head that gives no number, so that any that does is better."""
+        rows = torch.from_numpy(self.test_rows[place])
+        mean, deviation = self.targets.scale_of(torch.from_numpy(self.runs[place].train_rows))
+        ratings = (self.targets.ratings[rows] - mean) / deviation
+        score = float(scores(said[None], self.targets.classes[rows][None], ratings[None])[0])
+        return score if np.isfinite(score) else -np.inf
+
+
+def save_outputs(folder: Path, run: Run, outputs: Tensor) -> None:
+    """Keep what the head of ``run`` said, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{run.name}.tmp.npy"
+    np.save(temporary, outputs.numpy(), allow_pickle=False)
+    temporary.replace(folder / f"{run.name}.npy")
+
+
+def load_outputs(folder: Path, run: Run) -> Tensor:
+    """What :func:`save_outputs` kept.
+
+    Raises:
+        ProtocolError: it is not there, or damaged.
+    """
+    path = folder / f"{run.name}.npy"
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise ProtocolError(f"{path}: not readable ({error}); delete the run folder and train again") from error
