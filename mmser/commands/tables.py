@@ -29,7 +29,7 @@ def show_training(*results: "Result") -> None:
     about = [f"{first.num_utterances} utterances"]
     if first.labels:
         about.append(f"{len(first.labels)} classes (chance UA {1 / len(first.labels):.3f})")
-    interval = (*lines, *rating_lines)[0].interval
+    interval = lines[0].interval if lines else rating_lines[0].interval
     click.echo(
         f"{', '.join(about)}; interval by bootstrap over {interval.clusters} {interval.unit}s. Written to "
         + ", ".join(str(result.folder) for result in results)
@@ -82,9 +82,7 @@ def print_oracle(result: "Result") -> None:
     ]
     for honest, leaking in pairs:
         name, was, is_ = _figure(honest), _value(honest), _value(leaking)
-        click.echo(
-            f"Oracle, LEAKS (epoch chosen on the test part): {name} {is_:.3f}, {is_ - was:+.3f}; never report it"
-        )
+        click.echo(f"Oracle, LEAKS (epoch chosen on the test part): {name} {is_:.3f} ({is_ - was:+.3f})")
 
 
 def _figure(line: Any) -> str:

@@ -8,7 +8,8 @@ A head is built by ``Head(inputs, num_outputs, options)``, keeps those three as 
 - draws nothing at random but through :class:`~mmser.heads.dropout.KeyedDropout`;
 - gives the same output however much padding there is, and a finite one for an empty sequence.
 
-Every head is a :class:`~mmser.heads.base.Head`, which saves and loads it. A new head is one file, and one entry in :data:`HEADS`; the tests then cover it.
+Every head is a :class:`~mmser.heads.base.Head`, which saves and loads it. A new head is one file, and one entry in
+:data:`HEADS`; the tests then cover it.
 """
 
 from dataclasses import dataclass

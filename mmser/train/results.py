@@ -101,7 +101,7 @@ def rating_line_of(stored: Mapping[str, Any]) -> RatingLine:
 
 def _as_stored(stored: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: np.nan if value is None else value for name, value in stored.items()}
-    bounds = {name: np.nan if value is None else value for name, value in stored["interval"].items()}
+    bounds: dict[str, Any] = {name: np.nan if value is None else value for name, value in stored["interval"].items()}
     return {**values, "interval": Interval(**bounds)}
 
 
