@@ -16,8 +16,10 @@ from mmser.cache import Cache, StreamWriter, verify
 from mmser.cli import EXIT_INTERRUPTED, main
 from mmser.demo import run as demo_run
 from mmser.heads import HEADS
+from mmser.metrics import concordance_correlation
 from mmser.train.members import FUSIONS
 from mmser.train.options import Experiment, Training
+from mmser.train.presets import PRESETS
 
 QUICK = ["--epochs", "4", "--set", "hidden=4", "--learning-rate", "0.03"]
 
@@ -147,6 +149,50 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
     assert asked.args == (cache, Experiment(), Path("runs/toy/coattention-word-mix"))
 
 
+def test_a_preset_sets_what_is_not_given(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def catch(path: Path, experiment: Experiment, folder: Path, **_: object) -> None:
+        raise AskedError(experiment)
+
+    monkeypatch.setattr("mmser.train.run.train_head", catch)
+
+    def asked(*options: str) -> Experiment:
+        error = mmser("train-head", cache, *options).exception
+        assert isinstance(error, AskedError)
+        return error.args[0]
+
+    for name, preset in PRESETS.items():
+        assert asked("--protocol", name) == replace(Experiment(), protocol=name, **preset.settings)
+    given = asked("--protocol", "superb", "--labels", "sad,happy", "--dev", "next")  # a default, but asked for
+    assert (given.folds, given.labels, given.dev) == ("session", ("sad", "happy"), "next")
+    several = asked("--learning-rate", "0.1, 0.01", "--weight-decay", "0")
+    assert (several.learning_rates, several.weight_decay) == ((0.1, 0.01), 0.0)
+
+
+def test_ratings_a_grid_and_the_oracle_are_printed(tmp_path: Path, inside: Path) -> None:
+    rows = make_rows()
+    rows["valence"] = rows["label"].map({"angry": 1.0, "happy": 5.0, "sad": 2.0})
+    cache = write_cache(tmp_path / "toy", rows, absent={"text/toy": ["s1_sad_0"]})
+    options = shlex.split(
+        "--head late-fusion --task both --dimensions valence --missing keep --report-oracle --learning-rate 0.03,0.001"
+    )
+    result = mmser("train-head", cache, *options, "--epochs", 3, "--set", "hidden=4")
+    assert result.exit_code == 0, result.output
+    assert "Note: text-probe: of 2 settings dev chose learning rate 0.0" in result.stdout
+    assert "Kept, though there are: 1 not in stream text/toy" in result.stdout
+    assert "54 utterances, 3 classes (chance UA 0.333); interval by bootstrap over 6 speakers." in result.stdout
+    assert "Written to runs/toy/late-fusion-word-mix-both" in result.stdout
+    table = pd.read_csv("runs/toy/late-fusion-word-mix-both/predictions.csv")
+    own = table[table["head"] == "late-fusion"]
+    ccc = concordance_correlation(own["truth_valence"], own["prediction_valence"])
+    (line,) = [line.split() for line in result.stdout.splitlines() if line.split()[:2] == ["late-fusion", "valence"]]
+    assert line[2] == f"{ccc:.3f}"
+    leaks = [line for line in result.stdout.splitlines() if line.startswith("Oracle, LEAKS")]
+    assert len(leaks) == 6
+    assert leaks[0].startswith("Oracle, LEAKS (epoch chosen on the test part): speech-probe, UA 0.")
+    again = mmser("runs", "show", "runs/toy/late-fusion-word-mix-both")
+    assert " ".join(line) in " ".join(again.stdout.split())
+
+
 def test_the_help_names_every_head(cache: Path) -> None:
     text = mmser("train-head", "--help").stdout
     for name in (*HEADS, *FUSIONS):
@@ -182,6 +228,7 @@ def test_settings_reach_the_head(cache: Path, inside: Path) -> None:
         (["--granularity", "phone"], f"no 'phone' states; {POOLED} holds utterance, word. Extract with --keep phone"),
         (["--speech-stream", FRAMES], f"--speech-stream {FRAMES}: word states are read from {POOLED}"),
         (["--label-smoothing", "1"], "label_smoothing is 1; expected at least 0 and less than 1"),
+        (["--learning-rate", "fast"], "--learning-rate fast: expected numbers, separated by commas"),
         (["--learning-rate", "-1"], "learning rate is -1; expected at least 0"),
         (["--device", "tpu"], "device 'tpu' cannot be used here"),
     ],

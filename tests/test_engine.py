@@ -88,8 +88,8 @@ TRAINING = Training(epochs=4, batch_size=8, label_smoothing=0.1, class_weights="
 
 def assert_same(one: Trained, other: Trained, tolerance: float = 1e-5) -> None:
     assert one.best_epoch == other.best_epoch
-    assert one.dev_score == pytest.approx(other.dev_score)
-    np.testing.assert_allclose(np.array(one.history), np.array(other.history), rtol=1e-4)
+    assert one.dev_score == pytest.approx(other.dev_score, abs=1e-6)  # a CCC near 0 rounds, too
+    np.testing.assert_allclose(np.array(one.history), np.array(other.history), rtol=1e-4, atol=1e-6)
     assert one.state.keys() == other.state.keys()
     for name in one.state:
         torch.testing.assert_close(one.state[name], other.state[name], rtol=tolerance, atol=tolerance)

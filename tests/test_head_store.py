@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from test_heads import VARIANTS, a_batch, a_head
 
 from mmser.errors import MmserError
+from mmser.heads import HEADS, CoAttention, Head, SpeechProbe
 from mmser.heads.store import load_head, save_head
 
 CONFIG = {"labels": ["angry", "happy", "sad"], "layer": 9}
@@ -81,3 +82,37 @@ def test_tensors_of_another_type_are_refused(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(MmserError, match=r"tensor classify\.bias is float16 \(3,\), expected float32 \(3,\)"):
         load_head(folder)
+
+
+# as on the hub
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_saves_and_loads_itself(tmp_path: Path, kind: str) -> None:
+    head = a_head(kind, {})
+    head.save_pretrained(tmp_path, **CONFIG)
+    for loaded in (type(head).from_pretrained(tmp_path), Head.from_pretrained(str(tmp_path))):
+        assert type(loaded) is HEADS[kind].module
+        assert not loaded.training
+        assert torch.equal(loaded(a_batch()), head.eval()(a_batch()))
+    assert json.loads((tmp_path / "config.json").read_text())["labels"] == CONFIG["labels"]
+
+
+def test_a_head_of_another_kind_is_refused(folder: Path) -> None:
+    assert isinstance(CoAttention.from_pretrained(folder), CoAttention)
+    with pytest.raises(MmserError, match="holds a CoAttention; expected a SpeechProbe"):
+        SpeechProbe.from_pretrained(folder)
+
+
+def test_pickled_weights_are_not_looked_at(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(MmserError, match=r"model\.safetensors: not readable as safetensors"):
+        Head.from_pretrained(folder)
+
+
+def test_a_repository_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("nobody/no-such-head", "no/such/folder"):
+        with pytest.raises(MmserError, match=f"head '{name}' could not be loaded: .*give a folder with config.json"):
+            Head.from_pretrained(name)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmser.errors import ProtocolError
-from mmser.train.protocol import PARTS, Fold, folds_from_split, make_folds
+from mmser.train.protocol import PARTS, Fold, HoldOut, folds_from_split, make_folds
 
 
 def rows_of(fold: Fold) -> tuple[list[int], list[int], list[int]]:
@@ -125,3 +125,57 @@ def test_a_given_split_is_checked_like_any_other() -> None:
         folds_from_split(["train", "train", "dev", "test"], ["A", "A", "B", "A"])
     with pytest.raises(ProtocolError, match="label 'joy' is in test"):
         folds_from_split(["train", "dev", "test"], labels=["sad", "sad", "joy"])
+
+
+# dev speakers
+
+TEN = [f"spk{n}" for n in range(10) for _ in range(3)]
+PAIRS = [f"Ses{n // 2}" for n in range(10) for _ in range(3)]
+
+
+@pytest.mark.parametrize(("share", "num"), [(0.2, 2), (0.25, 2), (0.01, 1), (0.99, 7)])
+def test_a_share_of_the_training_speakers_is_dev(share: float, num: int) -> None:
+    for fold in make_folds(PAIRS, TEN, hold_out=HoldOut(share)):
+        assert len(fold.test) == 6
+        dev = {TEN[row] for row in fold.dev}
+        assert len(dev) == num
+        assert len(fold.dev) == 3 * num
+        assert len(fold.train) == 24 - 3 * num
+        assert not dev & {TEN[row] for row in fold.train}
+
+
+def test_the_draw_is_the_seeds_and_each_folds_own() -> None:
+    one, again, other = (make_folds(PAIRS, TEN, hold_out=HoldOut(0.2, seed)) for seed in (0, 0, 1))
+    assert [rows_of(fold) for fold in one] == [rows_of(fold) for fold in again]
+    assert [rows_of(fold) for fold in one] != [rows_of(fold) for fold in other]
+    assert len({tuple(fold.dev) for fold in one}) > 1
+
+
+def test_speakers_that_are_not_known_are_never_dev() -> None:
+    speakers = [name if name != "spk4" else "" for name in TEN]
+    for fold in make_folds(PAIRS, speakers, hold_out=HoldOut(0.5)):
+        assert "" not in {speakers[row] for row in fold.dev}
+        assert fold.num_unchecked == 3
+
+
+def test_two_values_are_enough_where_dev_is_drawn() -> None:
+    values, speakers = ["a"] * 4 + ["b"] * 4, ["1", "1", "2", "2", "3", "3", "4", "4"]
+    assert [(len(f.train), len(f.dev)) for f in make_folds(values, speakers, hold_out=HoldOut())] == [(2, 2), (2, 2)]
+    with pytest.raises(ProtocolError, match="training on another takes at least 2"):
+        make_folds(values[:4], speakers[:4], hold_out=HoldOut())
+    with pytest.raises(ProtocolError, match="the training part has 1 known speakers; holding some out for dev takes"):
+        make_folds(values, ["1"] * 4 + ["2"] * 4, hold_out=HoldOut())
+    with pytest.raises(ProtocolError, match="the training part has 0 known speakers"):
+        make_folds(values, hold_out=HoldOut())
+
+
+def test_a_split_without_dev_gets_one_and_one_with_dev_keeps_it() -> None:
+    (fold,) = folds_from_split(["train"] * 6 + ["test"], ["1", "1", "2", "2", "3", "3", "9"], hold_out=HoldOut())
+    assert (len(fold.train), len(fold.dev), fold.test.tolist()) == (4, 2, [6])
+    with pytest.raises(ProtocolError, match=r"gives a dev part \(1 utterances\): dev speakers are not drawn"):
+        folds_from_split(["train", "dev", "test"], ["1", "2", "3"], hold_out=HoldOut())
+
+
+def test_utterances_without_a_label_are_no_label() -> None:
+    folds = make_folds(["a", "b", "c"] * 2, labels=["x", "x", "x", "", "", ""])
+    assert len(folds) == 3

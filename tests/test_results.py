@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
+from mmser.metrics import expected_calibration_error
 from mmser.train.results import Line, Outcome, folds_table, predictions_table, summarise
 
 NUM, LABELS, SEEDS = 60, ("angry", "happy", "sad"), (0, 1)
@@ -72,6 +73,12 @@ def test_a_line_is_over_all_folds_together() -> None:
         assert line.ua_of_folds == pytest.approx(of_folds.loc[of_folds["head"] == line.head, "ua"].mean())
         assert line.ua_of_folds != pytest.approx(line.ua, abs=1e-3)
         assert line.num_runs == 6
+        assert line.wa_of_folds == pytest.approx(of_folds.loc[of_folds["head"] == line.head, "wa"].mean())
+        shares = own[["p_angry", "p_happy", "p_sad"]].to_numpy()
+        codes = own["truth"].map({label: i for i, label in enumerate(LABELS)}).to_numpy()
+        assert line.ece == pytest.approx(expected_calibration_error(codes, shares))
+        counted = confusion_matrix(own["truth"], own["prediction"], labels=LABELS)
+        assert np.array_equal(line.confusion, counted)
 
 
 def brute_force(speakers: list[str], line: Line) -> tuple[float, float]:

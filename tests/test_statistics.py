@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mmser.metrics import concordance_correlation, macro_f1, unweighted_average_recall, weighted_accuracy
-from mmser.statistics import Interval, bootstrap_interval, holm, paired_permutation_test
+from mmser.statistics import Interval, bootstrap_interval, concordance_interval, holm, paired_permutation_test
 
 CONFUSION_METRICS = [weighted_accuracy, unweighted_average_recall, macro_f1]
 
@@ -173,3 +173,30 @@ def test_holm_rejects_as_the_stepwise_rule_does() -> None:
 def test_what_does_not_fit_is_refused(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_concordance_interval_is_the_bootstrap_of_the_mean_over_seeds() -> None:
+    rng = np.random.default_rng(3)
+    num, seeds = 60, np.repeat([0, 1, 2], 60)
+    truth = np.tile(rng.normal(500, 1, num), 3)
+    said = truth + rng.normal(0, 0.8, 3 * num) + np.repeat([0.0, 0.5, -0.3], num)
+    speakers = np.tile([f"s{i % 7}" for i in range(num)], 3)
+
+    found = concordance_interval(truth, said, speakers, seeds, num_resamples=300, seed=4)
+    draws, names, scores = np.random.default_rng(4).integers(7, size=(300, 7)), np.unique(speakers), []
+    for drawn in draws:
+        rows = np.concatenate([np.flatnonzero(speakers == names[i]) for i in drawn])
+        each = [concordance_correlation(truth[own], said[own]) for s in (0, 1, 2) if len(own := rows[seeds[rows] == s])]
+        scores.append(np.mean(each))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-9)
+    assert (found.clusters, found.unit) == (7, "speaker")
+
+
+def test_concordance_intervals_of_constants() -> None:
+    ones, speakers, seeds = np.ones(6), list("aabbcc"), np.zeros(6)
+    assert concordance_interval(ones, ones, speakers, seeds).low == 1.0
+    assert concordance_interval(np.arange(6.0), ones, speakers, seeds).high == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match=r"level is 1\.5"):
+        concordance_interval(ones, ones, speakers, seeds, level=1.5)
+    with pytest.raises(ValueError, match="expected the same"):
+        concordance_interval(ones, ones, speakers, seeds[:5])

@@ -73,6 +73,7 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
 
     Raises:
         ProtocolError: a folder is not finished; utterances, seeds, or what is true of them differ; nothing to compare.
+            (Of runs for several tasks, the figures that both have are compared.)
     """
     tables = [_predictions(folder) for folder in folders]
     if len(folders) == 1:
@@ -128,9 +129,13 @@ def _aligned(named: Sequence[tuple[str, pd.DataFrame]]) -> list[pd.DataFrame]:
                 f"{len(ids[0] & ids[1])} of them the same ({only!r} is in one only); only runs on the same utterances "
                 "can be compared: train them with the same --labels, --folds and --missing, on streams of one corpus"
             )
-        for column in _truths(first):
-            if column not in other or (first[column] != other[column]).any():
-                row = 0 if column not in other else int((first[column] != other[column]).to_numpy().argmax())
+        shared = [column for column in _truths(first) if column in other]
+        if not shared:
+            raise ProtocolError(f"{name} and {other_name} have no target in common: nothing to compare")
+        for column in shared:
+            differs = (first[column] != other[column]).to_numpy()
+            if differs.any():
+                row = int(differs.argmax())
                 raise ProtocolError(
                     f"{name} and {other_name} do not agree on {column} of utterance {first['utterance_id'][row]!r}; "
                     "they were trained for other targets, or on another manifest"
@@ -148,6 +153,8 @@ def _figures(
     """What can be compared: its name, the truth, and the predictions of both."""
     figures: list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]] = []
     for column in _truths(first):
+        if column not in one or column not in other:
+            continue
         said = "prediction" + column.removeprefix("truth")
         if column == "truth":
             figures.append(("UA", first[column].to_numpy(), (one[said].to_numpy(), other[said].to_numpy())))
