@@ -9,7 +9,7 @@ import soxr
 from numpy.typing import NDArray
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Spoken, make_aligner
+from mmser.extract.align import AlignerOptions, Spoken, make_aligner
 from mmser.extract.align.textgrid import read_textgrid
 from mmser.records import Alignment, Kind
 from mmser.units import SAMPLE_RATE
@@ -36,7 +36,7 @@ def test_pocketsphinx_finds_the_word_borders_that_people_set(speech_data: Path) 
         truth = read_textgrid(folder / grid, name, duration_s=len(samples) / SAMPLE_RATE)
         by_hand.append(truth)
         recordings.append(Spoken(name, samples, " ".join(w.label for w in truth.words if w.kind is Kind.SPEECH)))
-    with make_aligner("pocketsphinx", jobs=1) as aligner:
+    with make_aligner(AlignerOptions("pocketsphinx", jobs=1)) as aligner:
         found = list(aligner.align(recordings))
     errors = []
     for truth, alignment in zip(by_hand, found, strict=True):
@@ -63,7 +63,7 @@ def test_a_transcript_with_tags_and_hesitations_is_aligned_and_matched(speech_da
     folder = speech_data / "speech_en" / "mfa"
     text = (folder / "lab" / "cold_corpus3.lab").read_text(encoding="utf-8")
     samples = load(folder / "wav" / "cold_corpus3.wav")
-    with make_aligner("pocketsphinx", jobs=1) as aligner:
+    with make_aligner(AlignerOptions("pocketsphinx", jobs=1)) as aligner:
         (found,) = aligner.align([Spoken("cold_corpus3", samples, text)])
     assert isinstance(found, Alignment), found
     truth = read_textgrid(

@@ -7,7 +7,7 @@ import pytest
 from praatio import textgrid as praatio_textgrid
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken, make_aligner
+from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
 from mmser.extract.align.textgrid import read_textgrid, write_textgrid
 from mmser.records import Alignment, Kind, Segment
 
@@ -205,7 +205,7 @@ def test_a_folder_of_them_gives_one_result_for_each_utterance(tmp_path: Path) ->
     for name in ("deep/er/u1.TextGrid", "u2.textgrid", "a/twice.TextGrid", "b/twice.TextGrid", "bad.TextGrid"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("" if name == "bad.TextGrid" else as_text(WORDS, PHONES))
-    with make_aligner("textgrid", textgrid_folder=tmp_path) as aligner:
+    with make_aligner(AlignerOptions("textgrid", textgrids=tmp_path)) as aligner:
         found = list(aligner.align(spoken(i) for i in ("u1", "none", "twice", "bad", "../u1", "u2")))
         json.dumps(aligner.recipe)
     assert [isinstance(f, Failed) for f in found] == [False, True, True, True, True, False]
@@ -217,10 +217,10 @@ def test_a_folder_of_them_gives_one_result_for_each_utterance(tmp_path: Path) ->
 
 def test_folders_are_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(AlignmentError, match="does not exist"):
-        make_aligner("textgrid", textgrid_folder=tmp_path / "none")
+        make_aligner(AlignerOptions("textgrid", textgrids=tmp_path / "none"))
     with pytest.raises(AlignmentError, match="holds no file called"):
-        make_aligner("textgrid", textgrid_folder=tmp_path)
+        make_aligner(AlignerOptions("textgrid", textgrids=tmp_path))
     with pytest.raises(AlignmentError, match="needs the folder"):
-        make_aligner("textgrid")
-    with pytest.raises(AlignmentError, match="takes its phones from the TextGrids"):
-        make_aligner("textgrid", textgrid_folder=tmp_path, lexicon=tmp_path)
+        AlignerOptions("textgrid")
+    with pytest.raises(AlignmentError, match="is for --align pocketsphinx, but the aligner asked for is 'textgrid'"):
+        AlignerOptions("textgrid", textgrids=tmp_path, lexicon=tmp_path)

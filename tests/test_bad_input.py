@@ -299,9 +299,9 @@ def test_a_bad_manifest_stops_the_run(corpus: Path, tmp_path: Path, content: str
         (["--batch-seconds", "0"], "--batch-seconds 0.0: expected a number of seconds more than 0"),
         (["--batch-seconds", "nan"], "--batch-seconds nan: expected a number of seconds"),
         (["--batch-seconds", "inf"], "--batch-seconds inf: expected a number of seconds"),
-        (["--align", "none"], "--textgrids and --lexicon are for an aligner"),
+        (["--align", "none"], "--textgrids .* is for --align textgrid, but the aligner asked for is 'none'"),
         (["--textgrids", "nowhere"], "the folder of TextGrids nowhere does not exist"),
-        (["--lexicon", "words.dict"], "the aligner 'textgrid' takes its phones from the TextGrids"),
+        (["--lexicon", "words.dict"], "--lexicon words.dict is for --align pocketsphinx, but .* is 'textgrid'"),
     ],
 )
 def test_a_bad_option_stops_the_run(corpus: Path, tmp_path: Path, options: list[str], message: str) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmser.commands import EXIT_SOME_FAILED
+from mmser.commands.align import aligner_options
 from mmser.commands.defaults import default_of
+from mmser.extract.align import ALIGNERS, NONE
 from mmser.extract.options import DTYPES, Extraction
 from mmser.records import POOLINGS
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 def extraction_options(command: Any) -> Any:
     """The options of an extraction, with the defaults of :class:`~mmser.extract.options.Extraction`."""
     default = partial(default_of, Extraction)
-    path = click.Path(path_type=Path)
     model = "ID, ID@REVISION, FOLDER, builtin:tiny, or none."
     for option in reversed(
         [
@@ -30,12 +31,11 @@ def extraction_options(command: Any) -> Any:
             click.option(
                 "--align",
                 "aligner",
-                type=click.Choice(["pocketsphinx", "textgrid", "none"]),
+                type=click.Choice([*ALIGNERS, NONE]),
                 default=default("aligner"),
-                help="Words, syllables and phones: by PocketSphinx (English), from TextGrids, or none.",
+                help="Where words, syllables and phones in time come from (mmser align --help says more).",
             ),
-            click.option("--textgrids", type=path, help="Folder of <utterance_id>.TextGrid, for --align textgrid."),
-            click.option("--lexicon", type=path, help="Pronunciations in CMU format, for --align pocketsphinx."),
+            *aligner_options(),
             click.option("--layers", default=default("layers"), help="Speech layers: all, 9, 0,6,12, 4-8, -1 (last)."),
             click.option("--text-layers", default=default("text_layers"), help="Text layers, in the same way."),
             click.option(
@@ -47,14 +47,12 @@ def extraction_options(command: Any) -> Any:
             ),
             click.option("--pooling", type=click.Choice(POOLINGS), default=default("pooling"), help="Over segments."),
             click.option("--dtype", type=click.Choice(DTYPES), default=default("dtype"), help="Of the stored states."),
-            click.option("--device", default=default("device"), help="auto, cpu, cuda, cuda:1, mps."),
             click.option(
                 "--batch-seconds",
                 type=float,
                 show_default=False,
                 help="Padded audio in a batch. [default: 6 on a CPU, 80 on a GPU]",
             ),
-            click.option("--jobs", type=click.IntRange(min=1), help="Aligners and decoders. [default: one a core]"),
             click.option("--refresh", is_flag=True, help="Redo what changed since it was extracted."),
         ]
     ):

@@ -18,9 +18,7 @@ def fill_alignments(work: Work) -> Stream:
     texts = work.texts()
     name = f"align/{options.aligner}"
     with (
-        make_aligner(
-            options.aligner, textgrid_folder=options.textgrids, lexicon=options.lexicon, jobs=options.jobs
-        ) as aligner,
+        make_aligner(options) as aligner,
         StreamWriter(work.cache, name, aligner.recipe, provenance("cpu")) as writer,
     ):
         digests = {uid: text_digest(text) for uid, text in texts.items()}

@@ -2,36 +2,27 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmser.errors import MmserError
+from mmser.extract.align import NONE, AlignerOptions
 from mmser.records import GRANULARITIES, POOLINGS
-
-NONE = "none"
-"""Asked for as a model or an aligner: leave that stream out."""
 
 DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """The recipe of an extraction.
+class Extraction(AlignerOptions):
+    """The recipe of an extraction: of its alignment (:class:`~mmser.extract.align.AlignerOptions`) and of its states.
 
     Raises:
-        MmserError: a granularity that does not exist, or one that needs an alignment where none is made; files for an
-            aligner where there is none; another value that cannot be.
+        MmserError: a granularity that does not exist, or one that needs an alignment where none is made; an option of
+            another aligner; another value that cannot be.
     """
 
     speech_model: str = "facebook/wav2vec2-base"
     """Hugging Face id (ID or ID@REVISION), local folder, ``builtin:tiny``, ``builtin:small``, or ``none``."""
     text_model: str = "google-bert/bert-base-uncased"
     """The same for text; skipped where the manifest has no text."""
-    aligner: str = NONE
-    """``pocketsphinx`` (English), ``textgrid`` (import), or ``none``."""
-    textgrids: Path | None = None
-    """Folder of ``<utterance_id>.TextGrid`` for the aligner ``textgrid``."""
-    lexicon: Path | None = None
-    """Pronunciations in CMU format that ``pocketsphinx`` prefers to its own."""
     layers: str = "all"
     """Speech layers to keep: ``all``, ``9``, ``0,6,12``, ``4-8``, ``-1``; 0 is the input of the first block."""
     text_layers: str = "-1"
@@ -42,16 +33,13 @@ class Extraction:
     """``mean``, ``mean+std`` or ``max`` of the frames of a segment."""
     dtype: str = "float16"
     """Type of the stored states. Computation is float32."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     batch_seconds: float | None = None
     """Seconds of padded audio in a batch; None: 6 on a CPU, whose caches larger batches leave, 80 on a GPU."""
-    jobs: int | None = None
-    """Processes that align and threads that decode; None: one a core."""
     refresh: bool = False
     """Look at every audio file and transcript again, and redo what changed since it was extracted."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [g for g in self.keep if g not in GRANULARITIES]
         if unknown:
             raise MmserError(f"--keep {','.join(unknown)}: no such granularity; there are {', '.join(GRANULARITIES)}")
@@ -68,10 +56,6 @@ class Extraction:
             )
         if self.batch_seconds is not None and not 0 < self.batch_seconds < math.inf:
             raise MmserError(f"--batch-seconds {self.batch_seconds}: expected a number of seconds more than 0")
-        if self.aligner == NONE and (self.textgrids or self.lexicon):
-            raise MmserError(
-                "--textgrids and --lexicon are for an aligner: add --align textgrid or --align pocketsphinx"
-            )
 
     @property
     def granularities(self) -> tuple[str, ...]:

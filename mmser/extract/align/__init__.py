@@ -1,12 +1,13 @@
 """Aligners: which word, syllable and phone was spoken when.
 
-An aligner is any object with the shape of :class:`Aligner`; :func:`make_aligner` makes one by name. Its backend
-(PocketSphinx, praatio) is imported only when it is made, so that importing this package costs nothing.
-A new aligner is one file and one entry in :data:`ALIGNERS`.
+An aligner is any object with the shape of :class:`Aligner`; :func:`make_aligner` makes the one that
+:class:`AlignerOptions` ask for. Its backend (PocketSphinx, praatio) is imported only when it is made, so that importing
+this package costs nothing. A new aligner is one file and one entry in :data:`ALIGNERS`; what it alone needs to know is
+a field of :class:`AlignerOptions`, named in its entry.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -16,6 +17,12 @@ from numpy.typing import NDArray
 
 from mmser.errors import AlignmentError
 from mmser.records import Alignment
+
+NONE = "none"
+"""Asked for as an aligner or a model: leave that stream out."""
+
+ENGLISH_MFA = "english_us_arpa"
+"""MFA's American English: the name of a dictionary, of an acoustic model and of a G2P model. Its phones keep stress."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Spoken:
     """Shape (num_samples,): mono, 16 kHz, -1 to 1."""
     text: str
     """Transcript as written; may be empty."""
+    speaker: str = ""
+    """Who speaks, for aligners that adapt to a speaker; empty where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -66,52 +75,106 @@ class Aligner(Protocol):
     ) -> None: ...
 
 
-def _make_pocketsphinx(textgrid_folder: Path | None, lexicon: Path | None, jobs: int | None) -> Aligner:
-    from mmser.extract.align.pocketsphinx import PocketSphinxAligner
-
-    if textgrid_folder is not None:
-        raise AlignmentError(
-            f"the aligner 'pocketsphinx' reads no TextGrids, but the folder {textgrid_folder} was given; "
-            "to import them, choose the aligner 'textgrid'"
-        )
-    return PocketSphinxAligner(lexicon=lexicon, jobs=jobs)
-
-
-def _make_textgrid(textgrid_folder: Path | None, lexicon: Path | None, jobs: int | None) -> Aligner:
-    from mmser.extract.align.textgrid import TextGridAligner
-
-    del jobs  # reading takes milliseconds: worker processes would cost more than they give
-    if textgrid_folder is None:
-        raise AlignmentError("the aligner 'textgrid' needs the folder that holds <utterance_id>.TextGrid files")
-    if lexicon is not None:
-        raise AlignmentError(
-            f"the aligner 'textgrid' takes its phones from the TextGrids, but the lexicon {lexicon} was given; "
-            "leave it out, or choose the aligner 'pocketsphinx'"
-        )
-    return TextGridAligner(textgrid_folder)
-
-
-ALIGNERS: dict[str, Callable[[Path | None, Path | None, int | None], Aligner]] = {
-    "pocketsphinx": _make_pocketsphinx,
-    "textgrid": _make_textgrid,
-}
-"""How to make each aligner, from (textgrid_folder, lexicon, jobs)."""
-
-
-def make_aligner(
-    name: str, *, textgrid_folder: Path | None = None, lexicon: Path | None = None, jobs: int | None = None
-) -> Aligner:
-    """The aligner of that name.
-
-    Args:
-        name: a key of :data:`ALIGNERS`.
-        textgrid_folder: where ``textgrid`` looks for ``<utterance_id>.TextGrid``, at any depth.
-        lexicon: pronunciations in CMU format that ``pocketsphinx`` prefers to its own.
-        jobs: worker processes; None is one per CPU, 1 works in this process.
+@dataclass(frozen=True)
+class AlignerOptions:
+    """Which aligner, and what it needs to know; every default is here.
 
     Raises:
-        AlignmentError: no such aligner, an option that it does not take, or a missing or malformed file.
+        AlignmentError: no such aligner, an option that it does not take, or one that it needs and was not given.
     """
-    if name not in ALIGNERS:
-        raise AlignmentError(f"no aligner is called {name!r}; there are {', '.join(sorted(ALIGNERS))}")
-    return ALIGNERS[name](textgrid_folder, lexicon, jobs)
+
+    aligner: str = NONE
+    """A key of :data:`ALIGNERS`, or ``none``."""
+    textgrids: Path | None = None
+    """``textgrid``: folder of ``<utterance_id>.TextGrid``, at any depth."""
+    lexicon: Path | None = None
+    """``pocketsphinx``: pronunciations in CMU format that it prefers to its own."""
+    mfa_command: str = "mfa"
+    """``mfa``: how to call it, e.g. ``conda run -n aligner mfa``; split as a shell does."""
+    dictionary: str = ENGLISH_MFA
+    """``mfa``: name of an installed dictionary, or a file."""
+    acoustic_model: str = ENGLISH_MFA
+    """``mfa``: name of an installed acoustic model, or a file."""
+    g2p_model: str = ENGLISH_MFA
+    """``mfa``: name or file of the model that spells words which the dictionary lacks; ``none`` leaves them unknown."""
+    mfa_model: str | None = None
+    """``mfa``: folder or Hugging Face id of a model of MFA 3.4's format, which holds all three and replaces them."""
+    device: str = "auto"
+    """Where models of torch run: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    jobs: int | None = None
+    """Processes that align and threads that decode; None: one a core."""
+
+    def __post_init__(self) -> None:
+        if self.aligner != NONE and self.aligner not in ALIGNERS:
+            raise AlignmentError(f"no aligner is called {self.aligner!r}; there are {', '.join(sorted(ALIGNERS))}")
+        if self.jobs is not None and self.jobs < 1:
+            raise AlignmentError(f"aligning in {self.jobs} processes is impossible; give 1 or more")
+        takers = {taken: name for name, backend in ALIGNERS.items() for taken in backend.takes}
+        for option in fields(AlignerOptions):
+            given = getattr(self, option.name)
+            if given != option.default and takers.get(option.name, self.aligner) != self.aligner:
+                raise AlignmentError(
+                    f"{flag(option.name)} {given} is for --align {takers[option.name]}, but the aligner asked for is "
+                    f"{self.aligner!r}; leave one of them out"
+                )
+        for name, what in ALIGNERS[self.aligner].needs.items() if self.aligner != NONE else ():
+            if getattr(self, name) is None:
+                raise AlignmentError(f"the aligner {self.aligner!r} needs {what}: add {flag(name)}")
+
+
+def flag(option: str) -> str:
+    """The command line's name of a field of the options.
+
+    >>> flag("mfa_command")
+    '--mfa-command'
+    """
+    return "--" + option.replace("_", "-")
+
+
+def _make_pocketsphinx(options: AlignerOptions) -> Aligner:
+    from mmser.extract.align.pocketsphinx import PocketSphinxAligner
+
+    return PocketSphinxAligner(lexicon=options.lexicon, jobs=options.jobs)
+
+
+def _make_textgrid(options: AlignerOptions) -> Aligner:
+    from mmser.extract.align.textgrid import TextGridAligner
+
+    assert options.textgrids is not None
+    return TextGridAligner(options.textgrids)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How to make an aligner, and what to know before it is made."""
+
+    make: Callable[[AlignerOptions], Aligner]
+    takes: tuple[str, ...] = ()
+    """The fields of :class:`AlignerOptions` that are for it alone."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Those of them that it cannot do without, and what each is."""
+    english_only: bool = False
+    """Whether its acoustic model is English, whatever the options."""
+    shard_seconds: float = 300.0
+    """Audio that it is given at once, and that a kill costs. The default is some 20 s of PocketSphinx's work."""
+
+
+ALIGNERS: dict[str, Backend] = {
+    "pocketsphinx": Backend(_make_pocketsphinx, takes=("lexicon",), english_only=True),
+    "textgrid": Backend(
+        _make_textgrid,
+        takes=("textgrids",),
+        needs={"textgrids": "the folder that holds <utterance_id>.TextGrid files"},
+    ),
+}
+"""Every aligner, by name."""
+
+
+def make_aligner(options: AlignerOptions) -> Aligner:
+    """The aligner that was asked for.
+
+    Raises:
+        AlignmentError: a file or program that it needs is missing or unusable.
+    """
+    assert options.aligner != NONE
+    return ALIGNERS[options.aligner].make(options)
