@@ -8,7 +8,7 @@ from praatio import textgrid as praatio_textgrid
 
 from mmser.errors import AlignmentError
 from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
-from mmser.extract.align.textgrid import read_textgrid, write_textgrid
+from mmser.extract.align.textgrid import TextGridSettings, read_textgrid, write_textgrid
 from mmser.records import Alignment, Kind, Segment
 
 Tier = tuple[str, list[tuple[float, float, str]]]
@@ -105,6 +105,44 @@ def test_words_alone_are_enough_and_points_are_passed_over(grid: Grid) -> None:
     )
 
 
+def test_syllables_of_the_file_come_before_derived_ones(grid: Grid) -> None:
+    syllables: Tier = ("syllables", [(0.0, 0.1, ""), (0.1, 0.5, "hap.py"), (0.5, 0.7, ""), (0.7, 1.0, "days")])
+    found = read_textgrid(grid(as_text(WORDS, syllables, PHONES)), "u1", duration_s=1.0, text="Happy days!")
+    assert rows(found.syllables) == [(0.1, 0.5, "hap.py", 1, "speech"), (0.7, 1.0, "days", 3, "speech")]
+    assert [p.parent for p in found.phones] == [0, 1, 1, 1, 1, 2, 3, 3, 3]
+    assert found.flags == ()
+
+
+def test_phones_or_syllables_alone_are_taken_without_words(grid: Grid) -> None:
+    found = read_textgrid(grid(as_text(PHONES)), "u1", duration_s=1.0, text="Happy days!")
+    assert (found.words, found.syllables, found.flags) == ((), (), ("no-words",))
+    assert {phone.parent for phone in found.phones} == {-1}
+    syllables: Tier = ("syllables", [(0.0, 0.5, "hap"), (0.5, 1.0, "py")])
+    found = read_textgrid(grid(as_text(syllables)), "u1", duration_s=1.0)
+    assert rows(found.syllables) == [(0.0, 0.5, "hap", -1, "speech"), (0.5, 1.0, "py", -1, "speech")]
+    assert found.flags == ("no-words", "no-phones")
+
+
+@pytest.mark.parametrize(
+    ("words", "syllables", "phones"),
+    [("ORT-MAU", "MAS", "MAU"), ("Mary - words", "Mary - syllables", "Mary - phones"), ("WORD", "Syllable", "Phone")],
+)
+def test_tiers_are_known_by_the_names_that_tools_give_them(grid: Grid, words: str, syllables: str, phones: str) -> None:
+    named: list[Tier] = [
+        ("KAN-MAU", [(0.0, 1.0, "h { p i")]),
+        (words, WORDS[1]),
+        (syllables, [(0.0, 1.0, "x")]),
+        (phones, PHONES[1]),
+    ]
+    found = read_textgrid(grid(as_text(*named)), "u1", duration_s=1.0)
+    assert (len(found.words), len(found.syllables), len(found.phones)) == (4, 1, 9)
+    settings = TextGridSettings(word_tier="ort", phone_tier="segments")
+    found = read_textgrid(
+        grid(as_text(("ort", WORDS[1]), ("Segments", PHONES[1]))), "u1", duration_s=1.0, settings=settings
+    )
+    assert (len(found.words), len(found.phones)) == (4, 9)
+
+
 def test_what_reaches_a_little_past_the_audio_is_clipped(grid: Grid) -> None:
     words: Tier = ("words", [(0.0, 0.97, "yes"), (0.97, 1.0, "")])
     assert rows(read_textgrid(grid(as_text(words)), "u1", duration_s=0.96).words) == [(0.0, 0.96, "yes", -1, "speech")]
@@ -113,7 +151,9 @@ def test_what_reaches_a_little_past_the_audio_is_clipped(grid: Grid) -> None:
 @pytest.mark.parametrize(
     ("tiers", "duration_s", "message"),
     [
-        ([PHONES], 1.0, r"u1\.TextGrid has no interval tier called 'words' or 'word', only \['phones'\]"),
+        ([("Mary", WORDS[1])], 1.0, r"u1\.TextGrid has no interval tier called 'words' or 'word', only \['Mary'\]"),
+        ([("Mary", WORDS[1]), PHONES], 1.0, r"no interval tier called 'words' or 'word', only \['Mary', 'phones'\]"),
+        ([("phones", [(0.0, 1.0, "sil")])], 1.0, r"its tier 'phones' holds no speech"),
         ([("A - words", WORDS[1]), ("B - words", WORDS[1])], 1.0, r"has 2 word tiers \('A - words', 'B - words'\)"),
         ([WORDS], 0.9, r"tier 'words': 'days' from 0.7 s to 1.0 s lies outside the audio, which lasts 0.900 s"),
         ([("words", [(0.0, 0.98, "a"), (0.98, 1.0, "b")])], 0.97, r"'b' from 0.98 s to 1.0 s is empty"),

@@ -32,7 +32,7 @@ SENTENCES = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",
     "a04": "Heute abend könnte ich es ihm sagen.",
-    "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
+    "a05": "Das schwarze Blatt Papier befindet sich da oben neben dem Holzstück.",
     "a07": "In sieben Stunden wird es soweit sein.",
     "b01": "Was sind denn das für Tüten, die da unter dem Tisch stehen?",
     "b02": "Sie haben es gerade hochgetragen und jetzt gehen sie wieder runter.",
@@ -40,7 +40,10 @@ SENTENCES = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
-"""What is said. The text is the same for every emotion: a head that sees text alone must stay at chance."""
+"""What is said. The text is the same for every emotion: a head that sees text alone must stay at chance.
+
+The corpus's page writes a05 with "Stück Papier"; the labels of all its 62 recordings say "Blatt", in both tiers.
+"""
 
 MEN = frozenset({"03", "10", "11", "12", "15"})
 """Speakers who are men; the others (08, 09, 13, 14, 16) are women."""

@@ -40,12 +40,23 @@ class TextGridSettings:
     that was at another sampling rate."""
     rest_s: float = 0.005
     """How far before its own end a tier may stop before the file counts as cut short: less than any phone lasts."""
+    word_tier: str = r"(?:.*\S - )?words?|ORT-MAU"
+    """Regular expression for the whole name of the word tier, in any case: ours and MFA's ("speaker - words" where it
+    knew several), or WebMAUS's."""
+    syllable_tier: str = r"(?:.*\S - )?syllables?|MAS"
+    """The same for syllables, which WebMAUS has from its service Pho2Syl."""
+    phone_tier: str = r"(?:.*\S - )?phones?|MAU"
+    """The same for phones."""
+
+    def pattern(self, tier: str) -> re.Pattern[str]:
+        """How the tier ``word``, ``syllable`` or ``phone`` may be called."""
+        patterns = {"word": self.word_tier, "syllable": self.syllable_tier, "phone": self.phone_tier}
+        return re.compile(patterns[tier], re.IGNORECASE)
 
 
-def _one_tier(tiers: list[Tier], noun: str, path: Path) -> Tier | None:
-    """The tier called ``noun`` or its plural, after a speaker's name or not; None where there is none."""
-    pattern = re.compile(rf"(?:.*\S - )?{noun}s?", re.IGNORECASE)
-    found = [tier for tier in tiers if pattern.fullmatch(tier.name)]
+def _one_tier(tiers: list[Tier], noun: str, settings: TextGridSettings, path: Path) -> Tier | None:
+    """The tier of words, syllables or phones; None where there is none."""
+    found = [tier for tier in tiers if settings.pattern(noun).fullmatch(tier.name)]
     if len(found) > 1:
         raise AlignmentError(
             f"{path} has {len(found)} {noun} tiers ({', '.join(repr(tier.name) for tier in found)}), probably of "
@@ -110,22 +121,23 @@ def _word_segments(intervals: Sequence[Interval], text: str) -> tuple[Segment, .
     )
 
 
-def _phone_segments(intervals: Sequence[Interval], words: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Phones, each with the word that holds its middle."""
-    phones: list[Segment] = []
+def _part_segments(intervals: Sequence[Interval], words: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Syllables or phones, each with the word that holds its middle."""
+    parts: list[Segment] = []
     word = 0
     for interval in intervals:
         middle = (interval.start_s + interval.end_s) / 2
         while word < len(words) and words[word].end_s <= middle:
             word += 1
         inside = word < len(words) and words[word].start_s <= middle
-        phones.append(_segment(interval, word if inside else -1, _kind(interval.label)))
-    return tuple(phones)
+        parts.append(_segment(interval, word if inside else -1, _kind(interval.label)))
+    return tuple(parts)
 
 
 def _flags(words: Sequence[Segment], phones: Sequence[Segment], text: str) -> tuple[str, ...]:
     speech = [word for word in words if word.kind is Kind.SPEECH]
     flags = ["transcript-differs"] if text.strip() and any(word.parent < 0 for word in speech) else []
+    flags += [] if words else ["no-words"]
     flags += [] if phones else ["no-phones"]
     spelled = {phone.parent for phone in phones if phone.kind is Kind.SPEECH}
     if phones:
@@ -138,39 +150,45 @@ def _flags(words: Sequence[Segment], phones: Sequence[Segment], text: str) -> tu
 def read_textgrid(
     path: Path, utterance_id: str, *, duration_s: float, text: str = "", settings: TextGridSettings = TextGridSettings()
 ) -> Alignment:
-    """Import one TextGrid: words, phones where there are, and syllables made from the phones.
+    """Import one TextGrid: its words, syllables and phones.
 
-    The tiers are called ``words`` and ``phones``, or ``word`` and ``phone``, in any case, with or without
-    ``"speaker - "`` before; point tiers and others are passed over. Pauses are known by their usual labels and keep
-    an empty one. Stress digits of phones are kept.
+    The tiers are found by name (:class:`TextGridSettings`); point tiers and others are passed over. Syllables are the
+    file's own where it has such a tier, else made from the phones. A file of syllables or phones alone is taken
+    without words. Pauses are known by their usual labels and keep an empty one. Stress digits of phones are kept.
 
     Args:
         path: long, short or JSON TextGrid in UTF-8, UTF-16 or Latin-1.
         utterance_id: whose alignment it is.
         duration_s: length of the utterance's audio.
         text: transcript, to which the words are matched; empty for none.
-        settings: tolerances.
+        settings: tolerances and names of tiers.
 
     Returns:
-        The alignment. Flags: ``no-phones``; ``transcript-differs`` (a word is not in the transcript);
-        ``out-of-vocabulary:WORD`` (a word without a known phone, so without syllables).
+        The alignment. Flags: ``no-words``; ``no-phones``; ``transcript-differs`` (a word is not in the transcript);
+        ``out-of-vocabulary:WORD`` (a word without a known phone, so without syllables of ours).
 
     Raises:
-        AlignmentError: the file is no TextGrid, has no words tier or several, no word, or does not fit the audio.
+        AlignmentError: the file is no TextGrid; has no tier of words, unless all its tiers are of syllables or phones;
+            has several of a kind; holds no speech; or does not fit the audio.
     """
     tiers = read_tiers(path)
-    words_tier, phones_tier = (_one_tier(tiers, noun, path) for noun in ("word", "phone"))
-    if words_tier is None:
+    found = {noun: _one_tier(tiers, noun, settings, path) for noun in TIERS}
+    known = [tier for tier in found.values() if tier is not None]
+    if found["word"] is None and (not known or len(known) < len(tiers)):
+        # which of the others holds the words is not for us to guess
         raise AlignmentError(
             f"{path} has no interval tier called 'words' or 'word', only {[tier.name for tier in tiers]}; "
             "rename the tier that holds the words"
         )
-    words = _word_segments(_clip(words_tier, duration_s, settings, path), text)
-    if all(word.kind is Kind.SILENCE for word in words):
-        raise AlignmentError(f"{path}: its tier {words_tier.name!r} holds no word")
-    phones = _phone_segments(_clip(phones_tier, duration_s, settings, path), words) if phones_tier else ()
+    clipped = {noun: _clip(tier, duration_s, settings, path) for noun, tier in found.items() if tier is not None}
+    words = _word_segments(clipped.get("word", ()), text)
+    phones = _part_segments(clipped.get("phone", ()), words)
+    own = [s for s in _part_segments(clipped.get("syllable", ()), words) if s.kind is not Kind.SILENCE]
+    if all(segment.kind is Kind.SILENCE for segment in (words or [*own, *phones])):
+        raise AlignmentError(f"{path}: its tier {known[0].name!r} holds no {TIERS[0] if words else 'speech'}")
     try:
-        return Alignment(utterance_id, words, syllables_of(words, phones), phones, _flags(words, phones, text))
+        syllables = tuple(own) if "syllable" in clipped else syllables_of(words, phones)
+        return Alignment(utterance_id, words, syllables, phones, _flags(words, phones, text))
     except AlignmentError as error:
         raise AlignmentError(f"{path}: {error}") from error
 
@@ -237,7 +255,7 @@ class TextGridAligner:
         """Versions and settings. The files are not in it: more of them may come later."""
         return {
             "aligner": self.name,
-            "rules": 1,  # raise when tiers, kinds, matches or syllables come out differently
+            "rules": 2,  # raise when tiers, kinds, matches or syllables come out differently
             "praatio": version("praatio"),
             "num2words": version("num2words"),
             **asdict(self._settings),
