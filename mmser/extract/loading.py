@@ -82,15 +82,13 @@ def load(source: Source, what: str, loader: Callable[..., Any], **options: Any) 
         ) from error
 
 
-def load_model(source: Source, what: str) -> nn.Module:
-    """The bare encoder with its own weights, float32, for inference.
+def load_model(source: Source, what: str, architecture: Any = transformers.AutoModel) -> nn.Module:
+    """The model with its own weights, float32, for inference: the bare encoder, or another of transformers' classes.
 
     Raises:
         EncoderError: as :func:`load`; also where the checkpoint lacks weights, which would otherwise be random.
     """
-    model, info = load(
-        source, what, transformers.AutoModel.from_pretrained, output_loading_info=True, dtype=torch.float32
-    )
+    model, info = load(source, what, architecture.from_pretrained, output_loading_info=True, dtype=torch.float32)
     missing = sorted(k for k in info["missing_keys"] if not any(part in k for part in _UNUSED))
     if missing:
         raise EncoderError(
