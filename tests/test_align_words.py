@@ -107,3 +107,26 @@ def test_any_labels_can_be_matched(labels: list[str], text: str) -> None:
     kept = [m for m in found if m >= 0]
     assert kept == sorted(kept)
     assert all(m < len(transcript_words(text)) for m in kept)
+
+
+@given(WRITTEN)
+def test_a_transcript_that_is_spoken_as_read_is_matched_word_by_word(text: str) -> None:
+    """An aligner's labels are the spoken forms; each must come back to the word that it was read from."""
+    spoken = [word for word in spoken_words(text) if word.parent >= 0]
+    signs = [word for word in spoken_words(text) if word.parent < 0]
+    if not signs:  # a lone "&" is said and belongs to no word
+        assert match_words([word.form for word in spoken], text) == [word.parent for word in spoken]
+
+
+@given(WRITTEN)
+def test_every_word_is_spoken_once_or_is_no_speech(text: str) -> None:
+    """Words that are left out are tags or hold nothing to say; none is said twice, and their order is kept."""
+    words = transcript_words(text)
+    said = {word.parent for word in spoken_words(text)}
+    for i, word in enumerate(words):
+        alone = [w.form for w in spoken_words(word.text)]
+        if not alone:
+            assert i not in said
+        letters = [c for c in word.text if c.isascii() and c.isalpha()]
+        if letters and not set("[]<>{}+") & set(text):
+            assert i in said, f"{word.text!r} is not spoken"

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from small_encoders import TEXT, bert_tokenizer, roberta_tokenizer, save_text
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, CanineTokenizer, T5Config, T5Model
@@ -12,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, Canine
 from mmser.errors import EncoderError
 from mmser.extract.speech import TOLERANCE
 from mmser.extract.text import TextEncoder, load_text_encoder
+from mmser.transcript import transcript_words
 
 TEXTS = ("I can't - well-known [LAUGHTER] naïve!", "No.", "a", "the word and the word, and a word", "yes, well", "a")
 
@@ -178,3 +181,40 @@ def test_states_on_cuda_are_those_of_the_plain_model(gallery: dict[str, Path], k
     encoder = load_text_encoder(str(gallery[kind]), "cuda")
     assert encoder._digest == load_text_encoder(str(gallery[kind]))._digest
     assert_plain(gallery[kind], encoder, TEXTS, share=1e-3)
+
+
+PIECES = ["[LAUGHTER]", "can't", "well-known", "don’t", "1,000", "naïve", "U.S.A."]
+SIGNS = "abdehlnortwy AN0123456789.,!?'’-–—[]() \n\té中😀ïßÅ\u0301\u200b"
+WRITTEN = st.lists(st.sampled_from([*SIGNS, *PIECES]), min_size=1, max_size=40).map("".join).filter(str.strip)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_no_letter_is_lost_between_tokens_and_words(gallery: dict[str, Path], kind: str) -> None:
+    """Whatever is written: each letter lies in one word, and the tokens that hold it belong to that word."""
+    encoder = load_text_encoder(str(gallery[kind]))
+    encoder.max_tokens = 1_000
+
+    @given(WRITTEN)
+    def check(text: str) -> None:
+        words = transcript_words(text)
+        tokens = encoder.tokenize(text)
+        holders: list[set[int]] = [set() for _ in text]
+        for start, end, word in zip(tokens.start, tokens.end, tokens.word, strict=True):
+            assert (start < 0) == (end < 0)
+            if word >= 0:
+                # a token that reaches over a border belongs to the word that holds most of it
+                shares = [min(end, w.end) - max(start, w.start) for w in words]
+                assert shares[word] == max(shares) > 0
+            elif end > start:
+                assert not any(w.start < end and start < w.end for w in words)
+            for place in range(max(0, start), max(0, end)):
+                holders[place].add(int(word))
+        owners = [[i for i, w in enumerate(words) if w.start <= place < w.end] for place in range(len(text))]
+        for place, letter in enumerate(text):
+            assert len(owners[place]) <= 1
+            if letter.isalnum():
+                assert len(owners[place]) == 1, f"{letter!r} is in no word"
+                # a sign that the tokenizer drops or joins with its neighbour has no token of its own
+                assert not holders[place] or holders[place] <= set(owners[place]), (text, place)
+
+    check()

@@ -25,6 +25,8 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 class Espeak:
     """The library, once initialised; one in a process."""
 
+    options = _DO_NOT_EXIT  # of espeak_Initialize
+
     def __init__(self, library: str, data: str) -> None:
         self._library = ctypes.CDLL(library)
         self._library.espeak_Synth.argtypes = [
@@ -39,7 +41,7 @@ class Espeak:
         ]
         self._samples = bytearray()
         self._callback = _CALLBACK(self._receive)  # held here: the library keeps a bare pointer to it
-        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data), _DO_NOT_EXIT)
+        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data), self.options)
         if self.rate <= 0:
             raise RuntimeError(f"espeak-ng finds no voices in {data!r}")
         self._library.espeak_SetSynthCallback(self._callback)
