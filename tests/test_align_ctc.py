@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from small_encoders import SPEECH_SIZE, shake, voice
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
+from mmser.cache import Cache
+from mmser.cli import main
 from mmser.errors import MmserError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
 from mmser.extract.align.ctc import CtcAligner, CtcSettings
 from mmser.extract.align.ctc_path import best_path, fewest_frames
 from mmser.records import Alignment
@@ -177,3 +181,24 @@ def test_models_that_cannot_spell(tmp_path: Path) -> None:
     codes = save_ctc(tmp_path / "codes", ["<pad>", "<s>", "</s>", "<unk>", "|", "AA", "IY"])
     with pytest.raises(MmserError, match=r"its vocabulary has 0 signs .* expected one letter a symbol"):
         CtcAligner(str(codes))
+
+
+def test_words_of_a_ctc_model_pool_the_states_of_an_encoder(model: Path, tmp_path: Path) -> None:
+    rows = ["utterance_id,audio,text"]
+    for i, text in enumerate(["das ist gut", "да"]):
+        soundfile.write(tmp_path / f"u{i}.wav", voice(16_000, i), 16_000)
+        rows.append(f"u{i},u{i}.wav,{text}")
+    (tmp_path / "m.csv").write_text("\n".join(rows), encoding="utf-8")
+    arguments = ["extract", str(tmp_path / "m.csv"), "--cache", str(tmp_path / "cache"), "--align", "ctc"]
+    models = ["--ctc-model", str(model), "--speech-model", "builtin:tiny", "--text-model", "none"]
+    done = CliRunner().invoke(main, [*arguments, *models, "--keep", "word", "--device", "cpu"])
+    assert done.exit_code == 3, done.output
+    assert "no letter of the transcript 'да'" in done.output
+    cache = Cache(tmp_path / "cache")
+    assert len(cache.stream("align/ctc").packed("word", "start_s", utterances=["u0"]).values) == 3
+    assert len(cache.stream("pooled/builtin-tiny@ctc").packed("word", "segment", utterances=["u0"]).values) == 3
+
+
+def test_a_ctc_model_must_be_named() -> None:
+    with pytest.raises(MmserError, match=r"'ctc' needs a transformers model for CTC .* add --ctc-model"):
+        make_aligner(AlignerOptions("ctc"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
 from mmser.extract.align.iemocap import IemocapAligner
 from mmser.records import Alignment, Kind
 
@@ -126,3 +126,11 @@ def test_an_utterance_that_the_release_lacks(release: Path, tmp_path: Path) -> N
         IemocapAligner(tmp_path / "none")
     with pytest.raises(AlignmentError, match=r"holds no alignment; expected Session1/sentences/ForcedAlignment/"):
         IemocapAligner(tmp_path)
+
+
+def test_it_is_made_by_name(release: Path) -> None:
+    with make_aligner(AlignerOptions("iemocap", release=release)) as aligner:
+        assert isinstance(aligner, IemocapAligner)
+        assert aligner.recipe["aligner"] == aligner.name == "iemocap"
+    with pytest.raises(AlignmentError, match=r"'iemocap' needs the folder of the IEMOCAP release.* add --release"):
+        AlignerOptions("iemocap")

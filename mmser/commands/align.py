@@ -16,6 +16,8 @@ def aligner_options() -> list[Any]:
     path = click.Path(path_type=Path)
     return [
         click.option("--textgrids", type=path, help="textgrid: folder of <utterance_id>.TextGrid, at any depth."),
+        click.option("--release", type=path, help="iemocap: folder of the release, which holds Session1."),
+        click.option("--ctc-model", help="ctc: ID, ID@REVISION or FOLDER of a transformers model for CTC."),
         click.option("--lexicon", type=path, help="pocketsphinx: pronunciations in CMU format."),
         click.option("--device", default=default("device"), help="auto, cpu, cuda, cuda:1, mps."),
         click.option("--jobs", type=click.IntRange(min=1), help="Aligners and decoders. [default: one a core]"),

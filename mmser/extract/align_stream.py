@@ -1,10 +1,10 @@
 """The stream of alignments: recordings and transcripts in, words, syllables and phones in time out."""
 
 from mmser.cache import Cache, Stream, StreamWriter
-from mmser.extract.align import Aligner, Failed, Spoken, make_aligner
+from mmser.extract.align import ALIGNERS, Aligner, Failed, Spoken, make_aligner
 from mmser.extract.alignments import alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit, decode_units
-from mmser.extract.work import Meter, Work, provenance, text_digest
+from mmser.extract.work import Meter, Work, pick_device, provenance, text_digest
 from mmser.records import Alignment
 from mmser.units import SAMPLE_RATE
 
@@ -17,9 +17,10 @@ def fill_alignments(work: Work) -> Stream:
     options = work.options
     texts = work.texts()
     name = f"align/{options.aligner}"
+    device = pick_device(options.device) if ALIGNERS[options.aligner].on_device else "cpu"
     with (
         make_aligner(options) as aligner,
-        StreamWriter(work.cache, name, aligner.recipe, provenance("cpu")) as writer,
+        StreamWriter(work.cache, name, aligner.recipe, provenance(device)) as writer,
     ):
         digests = {uid: text_digest(text) for uid, text in texts.items()}
         redo = work.stale(writer.stream, {"text": digests, "audio": work.digest_audio()})

@@ -87,6 +87,10 @@ class AlignerOptions:
     """A key of :data:`ALIGNERS`, or ``none``."""
     textgrids: Path | None = None
     """``textgrid``: folder of ``<utterance_id>.TextGrid``, at any depth."""
+    release: Path | None = None
+    """``iemocap``: folder of the corpus as released, which holds ``Session1`` to ``Session5``."""
+    ctc_model: str | None = None
+    """``ctc``: Hugging Face id (ID or ID@REVISION) or local folder of a transformers model for CTC."""
     lexicon: Path | None = None
     """``pocketsphinx``: pronunciations in CMU format that it prefers to its own."""
     mfa_command: str = "mfa"
@@ -144,6 +148,21 @@ def _make_textgrid(options: AlignerOptions) -> Aligner:
     return TextGridAligner(options.textgrids)
 
 
+def _make_iemocap(options: AlignerOptions) -> Aligner:
+    from mmser.extract.align.iemocap import IemocapAligner
+
+    assert options.release is not None
+    return IemocapAligner(options.release)
+
+
+def _make_ctc(options: AlignerOptions) -> Aligner:
+    from mmser.extract.align.ctc import CtcAligner
+    from mmser.extract.work import pick_device
+
+    assert options.ctc_model is not None
+    return CtcAligner(options.ctc_model, device=pick_device(options.device))
+
+
 @dataclass(frozen=True)
 class Backend:
     """How to make an aligner, and what to know before it is made."""
@@ -155,6 +174,8 @@ class Backend:
     """Those of them that it cannot do without, and what each is."""
     english_only: bool = False
     """Whether its acoustic model is English, whatever the options."""
+    on_device: bool = False
+    """Whether it runs where the options' device says, and not on the CPU."""
     shard_seconds: float = 300.0
     """Audio that it is given at once, and that a kill costs. The default is some 20 s of PocketSphinx's work."""
 
@@ -165,6 +186,15 @@ ALIGNERS: dict[str, Backend] = {
         _make_textgrid,
         takes=("textgrids",),
         needs={"textgrids": "the folder that holds <utterance_id>.TextGrid files"},
+    ),
+    "iemocap": Backend(
+        _make_iemocap, takes=("release",), needs={"release": "the folder of the IEMOCAP release, as downloaded"}
+    ),
+    "ctc": Backend(
+        _make_ctc,
+        takes=("ctc_model",),
+        needs={"ctc_model": "a transformers model for CTC that spells the corpus's language"},
+        on_device=True,
     ),
 }
 """Every aligner, by name."""
