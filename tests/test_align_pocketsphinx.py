@@ -15,8 +15,8 @@ from mmser.errors import AlignmentError
 from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
 from mmser.extract.align.pocketsphinx import PocketSphinxAligner
 from mmser.extract.align.sphinx import _Span, cut_points
-from mmser.extract.align.sphinx_utterance import SphinxSettings, UtteranceAligner
-from mmser.records import Alignment, Kind
+from mmser.extract.align.sphinx_utterance import SphinxSettings, UtteranceAligner, _clipped
+from mmser.records import Alignment, Kind, Segment
 from mmser.units import SAMPLE_RATE
 
 
@@ -243,3 +243,14 @@ def test_backends_are_imported_only_when_their_aligner_is_made() -> None:
         "import sys, mmser.extract.align; sys.exit(bool({'pocketsphinx', 'praatio', 'num2words'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_lies_in_the_padding_is_taken_off_and_named() -> None:
+    words = [Segment(0.1, 0.25, "uh", 0), Segment(0.25, 0.5, "yes", 1), Segment(0.5, 1.4, "no", 2)]
+    phones = [Segment(0.1, 0.25, "AH", 0), Segment(0.25, 0.5, "Y", 1), Segment(0.5, 1.35, "N", 2)]
+    phones.append(Segment(1.35, 1.4, "OW", 2))
+    spoken = Spoken("u1", np.zeros(SAMPLE_RATE, np.float32), "uh yes no")
+    found = _clipped(spoken, words, [], phones, [], SphinxSettings(padding_s=0.3))
+    assert [(w.label, w.start_s, w.end_s, w.parent) for w in found.words] == [("yes", 0.0, 0.2, 1), ("no", 0.2, 1.0, 2)]
+    assert [(p.label, p.start_s, p.end_s, p.parent) for p in found.phones] == [("Y", 0.0, 0.2, 0), ("N", 0.2, 1.0, 1)]
+    assert found.flags == ("outside-audio:uh",)
