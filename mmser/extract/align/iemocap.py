@@ -131,7 +131,6 @@ class IemocapAligner:
         self._paths = {
             (path.stem, path.suffix): path
             for path in sorted(release.glob("Session[1-5]/sentences/ForcedAlignment/*/*.*seg"))
-            if not path.name.startswith(".")  # macOS left "._Ses..." beside the files in the release
         }
         if not self._paths:
             raise AlignmentError(
