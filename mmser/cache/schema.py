@@ -10,6 +10,8 @@ A cache is a folder of **streams**, one per thing extracted. A stream is a folde
       text/<encoder>/                       token     layer states of every token, its span and its word
       align/<aligner>/                      word, syllable, phone     segments in time
       pooled/<encoder>@<aligner>/           word, syllable, phone, utterance     pooled layer states
+      mel/<recipe>/                         frame     log-mel spectrogram, a frame every 10 ms
+      opensmile/<set>/                      frame, utterance     low-level descriptors and functionals
         stream.json  plan.json
         00000-3f786850e387550f.h5           shard 0; behind the dash, the file's own SHA-256 (its first 16 digits)
 
@@ -49,7 +51,7 @@ RECIPE_FILE: Final = "stream.json"
 PLAN_FILE: Final = "plan.json"
 MANIFEST_FILE: Final = "manifest.csv"
 FAILURES_FILE: Final = "failed.csv"
-KINDS: Final = ("speech", "text", "align", "pooled")
+KINDS: Final = ("speech", "text", "align", "pooled", "mel", "opensmile")
 """The first part of a stream's name."""
 
 STATES: Final = "states"

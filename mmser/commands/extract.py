@@ -13,7 +13,7 @@ from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.align import aligner_options
 from mmser.commands.defaults import default_of
 from mmser.extract.align import ALIGNERS, NONE
-from mmser.extract.options import DTYPES, Extraction
+from mmser.extract.options import DTYPES, OPENSMILE_SETS, Extraction
 from mmser.records import POOLINGS
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ def extraction_options(command: Any) -> Any:
                 help="Where words, syllables and phones in time come from (mmser align --help says more).",
             ),
             *aligner_options(),
+            click.option("--mel", is_flag=True, help="Log-mel spectrograms too, for cnn14."),
+            click.option(
+                "--opensmile",
+                type=click.Choice([*OPENSMILE_SETS, NONE]),
+                default=default("opensmile"),
+                help="openSMILE's descriptors too (pip install 'mmser[opensmile]'; free for research only).",
+            ),
             click.option("--layers", default=default("layers"), help="Speech layers: all, 9, 0,6,12, 4-8, -1 (last)."),
             click.option("--text-layers", default=default("text_layers"), help="Text layers, in the same way."),
             click.option(
@@ -73,6 +80,7 @@ def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) ->
     \b
     mmser extract iemocap.csv --cache cache/iemocap --align pocketsphinx
     mmser extract emodb.csv --cache cache/emodb --text-model none --keep frame,utterance
+    mmser extract emodb.csv --cache cache/emodb --speech-model none --text-model none --mel --opensmile egemaps
     """
     from mmser.extract.run import extract as run
     from mmser.manifest import read_manifest

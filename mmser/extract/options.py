@@ -9,6 +9,9 @@ from mmser.records import GRANULARITIES, POOLINGS
 
 DTYPES = ("float16", "float32")
 
+OPENSMILE_SETS = {"egemaps": "eGeMAPSv02"}
+"""openSMILE's feature sets by mmser's name, with openSMILE's own; v02 is the eGeMAPS that it recommends."""
+
 
 @dataclass(frozen=True)
 class Extraction(AlignerOptions):
@@ -23,6 +26,10 @@ class Extraction(AlignerOptions):
     """Hugging Face id (ID or ID@REVISION), local folder, ``builtin:tiny``, ``builtin:small``, or ``none``."""
     text_model: str = "google-bert/bert-base-uncased"
     """The same for text; skipped where the manifest has no text."""
+    mel: bool = False
+    """Log-mel spectrograms too (:class:`mmser.extract.mel.MelRecipe`), for ``cnn14``."""
+    opensmile: str = NONE
+    """openSMILE's descriptors too: ``egemaps``, or ``none``."""
     layers: str = "all"
     """Speech layers to keep: ``all``, ``9``, ``0,6,12``, ``4-8``, ``-1``; 0 is the input of the first block."""
     text_layers: str = "-1"
@@ -54,6 +61,8 @@ class Extraction(AlignerOptions):
                 f"pooling {self.pooling!r} and dtype {self.dtype!r}: expected one of {', '.join(POOLINGS)} and one of "
                 f"{', '.join(DTYPES)}"
             )
+        if self.opensmile not in (*OPENSMILE_SETS, NONE):
+            raise MmserError(f"--opensmile {self.opensmile}: expected one of {', '.join(OPENSMILE_SETS)}, {NONE}")
         if self.batch_seconds is not None and not 0 < self.batch_seconds < math.inf:
             raise MmserError(f"--batch-seconds {self.batch_seconds}: expected a number of seconds more than 0")
 

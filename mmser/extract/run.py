@@ -1,4 +1,4 @@
-"""One extraction, from a manifest to a cache: alignments, then text, then speech.
+"""One extraction, from a manifest to a cache: alignments, then text, then speech, then what needs no encoder.
 
 The streams are independent: each finds out what it lacks, plans its shards, and fills them. What cannot be processed
 is left out with its reason and the rest goes on. Whatever is interrupted goes on from the last finished shard.
@@ -12,6 +12,7 @@ from pathlib import Path
 from mmser.cache import Cache, Stream
 from mmser.errors import CacheError, MmserError
 from mmser.extract.align_stream import fill_alignments
+from mmser.extract.feature_stream import fill_features, load_features
 from mmser.extract.options import NONE, Extraction
 from mmser.extract.speech_stream import fill_speech, load_speech
 from mmser.extract.text_stream import fill_text, load_text
@@ -55,11 +56,11 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
         MmserError: nothing to do, an encoder that cannot be loaded, a cache made by another recipe or being written.
     """
     began = time.monotonic()
-    if options.speech_model == options.text_model == options.aligner == NONE:
-        raise MmserError("nothing to extract: give --speech-model, --text-model or --align")
+    if options.speech_model == options.text_model == options.aligner == options.opensmile == NONE and not options.mel:
+        raise MmserError("nothing to extract: give --speech-model, --text-model, --align, --mel or --opensmile")
     work = Work(cache, {u.utterance_id: u for u in manifest.utterances()}, options, report)
-    # An encoder that cannot be had must not be found out after an hour of aligning.
-    text, speech = load_text(work), load_speech(work)
+    # What cannot be had must not be found out after an hour of aligning.
+    text, speech, features = load_text(work), load_speech(work), load_features(options)
     opened = _made(cache)
     before = opened.failures
     aligned: Stream | None = None
@@ -70,6 +71,8 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
             fill_text(work, *text)
         if speech is not None:
             fill_speech(work, *speech, aligned)
+        for kind in features:
+            fill_features(work, kind)
     finally:  # a stage that stops leaves what is finished usable
         _keep_manifest(manifest, opened)
         write_failures(opened.failures_path, {**_unmended(opened, before), **work.failures})

@@ -1,0 +1,116 @@
+"""Streams of features that are computed from samples alone: recordings in, log-mel frames or descriptors out."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmser.audio import Recording
+from mmser.cache import Column, StreamWriter, Unit
+from mmser.errors import AudioError
+from mmser.extract.decode import decode_units
+from mmser.extract.mel import LogMel
+from mmser.extract.opensmile_sets import OpenSmile
+from mmser.extract.options import NONE, Extraction
+from mmser.extract.work import DTYPES, Meter, Work, check_storable, provenance
+from mmser.units import SAMPLE_RATE
+
+SHARD_SECONDS = 1800.0
+"""Of audio in a shard at most: it is held decoded, 115 MB, with its features, 23 MB of log-mel."""
+
+
+class Features(Protocol):
+    """A kind of features and the stream that it fills."""
+
+    stream: str
+    """The stream's name."""
+    note: str
+    """What the user must know who extracts them; empty: nothing."""
+    recipe: dict[str, Any]
+    """What decides the numbers."""
+    columns: dict[str, Column]
+    """How the features are stored, by granularity."""
+
+    def compute(self, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Features (rows, dim) of one utterance, by granularity.
+
+        Raises:
+            AudioError: this recording has none; says why.
+        """
+
+
+def load_features(options: Extraction) -> list[Features]:
+    """The kinds of features that were asked for.
+
+    Raises:
+        EncoderError: openSMILE is asked for and not installed.
+    """
+    kinds: list[Features] = []
+    if options.mel:
+        kinds.append(LogMel(DTYPES[options.dtype]))
+    if options.opensmile != NONE:
+        kinds.append(OpenSmile(options.opensmile))
+    return kinds
+
+
+def fill_features(work: Work, features: Features) -> None:
+    """Compute the features that a stream lacks, shard by shard."""
+    name = features.stream
+    dtypes = {granularity: column.dtype for granularity, column in features.columns.items()}
+    if features.note:
+        work.notes.append(features.note)
+    with StreamWriter(work.cache, name, {**features.recipe, "dtype": dtypes}, provenance("cpu")) as writer:
+        redo = work.stale(writer.stream, {"audio": work.digest_audio()})
+        pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
+        costs = work.look_at_audio(pending, name)
+        units = writer.plan(costs, SHARD_SECONDS, redo)
+        meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
+        for decoded in decode_units(units, work.utterances, work.options.jobs):
+            for uid, reason in decoded.failures.items():
+                work.fail(uid, name, reason)
+            found = _compute(meter, features, decoded.recordings)
+            write = partial(_write, writer, decoded.unit, features, decoded.recordings)
+            work.write_storable([name], found, write)
+            meter.done += len(decoded.unit.utterance_ids)
+            meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
+            meter.show()
+
+
+def _compute(
+    meter: Meter, features: Features, recordings: Mapping[str, Recording]
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """The features of each utterance that has some; the others are noted as failures."""
+    found = {}
+    seconds = 0.0
+    for number, (uid, recording) in enumerate(recordings.items(), start=1):
+        try:
+            found[uid] = features.compute(recording.samples)
+        except AudioError as error:
+            meter.work.fail(uid, meter.stream, str(error))
+        seconds += len(recording.samples) / SAMPLE_RATE
+        meter.show(number, seconds)
+    return found
+
+
+def _write(
+    writer: StreamWriter,
+    unit: Unit,
+    features: Features,
+    recordings: Mapping[str, Recording],
+    found: Mapping[str, Mapping[str, NDArray[np.float32]]],
+) -> None:
+    ids = list(found)
+    tables = {
+        granularity: ([len(found[uid][granularity]) for uid in ids], {"states": column})
+        for granularity, column in features.columns.items()
+    }
+    with writer.shard(unit.number, ids, {"audio": [recordings[uid].digest for uid in ids]}, tables) as shard:
+        for granularity, column in features.columns.items():
+            for place, uid in enumerate(ids):
+                states = found[uid][granularity][None]
+                check_storable(uid, torch.from_numpy(states), np.dtype(column.dtype).name, [0])
+                shard.put(granularity, "states", place, states.astype(column.dtype))
+        shard.commit()
