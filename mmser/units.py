@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16_000
 """Hz. Every encoder named in the documentation was trained at this rate; audio is resampled to it once."""
 
+MEL_HOP = 160
+"""Samples from one log-mel frame to the next: 10 ms."""
+
 
 @dataclass(frozen=True)
 class FrameGrid:

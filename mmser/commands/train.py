@@ -13,11 +13,12 @@ import click
 from mmser.commands.defaults import default_of
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
-from mmser.train.options import DEV_RULES, MISSING, NORMALISATIONS, SCHEDULES, TASKS, Experiment, Training
+from mmser.train.options import DEV_RULES, MISSING, NORMALISATIONS, OPTIMISERS, SCHEDULES, TASKS, Experiment, Training
 from mmser.train.presets import PRESETS
 
 _OF_TRAINING = (
     *("epochs", "patience", "batch_size", "class_weights", "label_smoothing"),
+    *("optimiser", "momentum", "crop_s"),
     *("schedule", "warmup", "categorical_weight", "dimension_weights"),
 )
 """The options that are fields of :class:`~mmser.train.options.Training`."""
@@ -64,11 +65,21 @@ def training_options(command: Any) -> Any:
             click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
             click.option("--members", default="", show_default=False, help="Of late-fusion: HEAD@GRANULARITY,HEAD,..."),
             click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Head option: width=128."),
+            click.option("--learning-rate", default=str(default("learning_rate")), help="Several: dev chooses."),
+            click.option("--weight-decay", default=str(default("weight_decay")), help="Several: dev chooses."),
             click.option(
-                "--learning-rate", default=str(default("learning_rate")), help="Of AdamW; several: dev chooses."
+                "--optimiser",
+                type=click.Choice(OPTIMISERS),
+                default=of_training("optimiser"),
+                help="sgd: with Nesterov's momentum, run by run.",
             ),
+            click.option("--momentum", type=float, default=of_training("momentum"), help="Of sgd."),
             click.option(
-                "--weight-decay", default=str(default("weight_decay")), help="Of AdamW; several: dev chooses."
+                "--crop-seconds",
+                "crop_s",
+                type=float,
+                default=of_training("crop_s"),
+                help="Of log-mel frames, in training.",
             ),
             click.option(
                 "--schedule", type=click.Choice(SCHEDULES), default=of_training("schedule"), help="Of the rate."

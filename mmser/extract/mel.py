@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from mmser.cache import Column
-from mmser.units import SAMPLE_RATE
+from mmser.units import MEL_HOP, SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MelRecipe:
 
     window: int = 512
     """Samples of the Hann window, and of the Fourier transform: 32 ms."""
-    hop: int = 160
+    hop: int = MEL_HOP
     """Samples from one frame to the next: 10 ms."""
     bins: int = 64
     """Mel filters."""

@@ -8,6 +8,9 @@ A head is built by ``Head(inputs, num_outputs, options)``, keeps those three as 
 - draws nothing at random but through :class:`~mmser.heads.dropout.KeyedDropout`;
 - gives the same output however much padding there is, and a finite one for an empty sequence.
 
+A head whose ``stacks`` is False (CNN14, for its batch norms) may read and move buffers in ``forward``: its runs train
+one by one (:mod:`mmser.train.apart`), and it is in evaluation mode whenever it is asked.
+
 Every head is a :class:`~mmser.heads.base.Head`, which saves and loads it. A new head is one file, and one entry in
 :data:`HEADS`; the tests then cover it.
 """
@@ -20,8 +23,11 @@ from torch import nn
 from mmser.errors import ProtocolError
 from mmser.heads.base import Head
 from mmser.heads.batch import Inputs
+from mmser.heads.cnn14 import Cnn14, Cnn14Options, ConditionedCnn14, ConditionedCnn14Options
 from mmser.heads.coattention import CoAttention, CoAttentionOptions
+from mmser.heads.conditioned_states import ConditionedStates, ConditionedStatesOptions
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
+from mmser.heads.text_network import TextNetwork, TextNetworkOptions
 from mmser.heads.text_probe import TextProbe, TextProbeOptions
 
 
@@ -37,6 +43,8 @@ class HeadKind:
     """Reads ``batch.speech``."""
     needs_text: bool
     """Reads ``batch.text``."""
+    needs_mel: bool = False
+    """Reads ``batch.mel``."""
 
     def build(self, inputs: Inputs, num_outputs: int, options: Any) -> nn.Module:
         """The head, after a check that the inputs hold what it reads.
@@ -49,6 +57,8 @@ class HeadKind:
             raise ProtocolError(f"{name} reads speech, but the inputs name no granularity or have speech_dim 0")
         if self.needs_text and not inputs.text_dim:
             raise ProtocolError(f"{name} reads text, but the inputs have text_dim 0")
+        if self.needs_mel and not inputs.mel_dim:
+            raise ProtocolError(f"{name} reads log-mel spectrograms, but the inputs have mel_dim 0")
         if num_outputs < 1:
             raise ProtocolError(f"{name} is asked for {num_outputs} outputs; expected at least 1")
         return self.module(inputs, num_outputs, options)
@@ -60,4 +70,10 @@ HEADS: dict[str, HeadKind] = {
     "speech-probe": HeadKind(SpeechProbe, SpeechProbeOptions, needs_speech=True, needs_text=False),
     "text-probe": HeadKind(TextProbe, TextProbeOptions, needs_speech=False, needs_text=True),
     "coattention": HeadKind(CoAttention, CoAttentionOptions, needs_speech=True, needs_text=True),
+    "cnn14": HeadKind(Cnn14, Cnn14Options, needs_speech=False, needs_text=False, needs_mel=True),
+    "conditioned-cnn14": HeadKind(
+        ConditionedCnn14, ConditionedCnn14Options, needs_speech=False, needs_text=True, needs_mel=True
+    ),
+    "conditioned-states": HeadKind(ConditionedStates, ConditionedStatesOptions, needs_speech=True, needs_text=True),
+    "text-network": HeadKind(TextNetwork, TextNetworkOptions, needs_speech=False, needs_text=True),
 }

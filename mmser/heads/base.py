@@ -19,6 +19,8 @@ class Head(nn.Module):
     inputs: Inputs
     num_outputs: int
     options: Any
+    stacks: bool = True
+    """Whether many runs of the head train as one; False where it moves buffers of its own, as batch norms do."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> "Head":

@@ -28,6 +28,8 @@ class Batch(NamedTuple):
     key: Tensor | None
     """(B,) int64, not negative: each utterance's random key in this run and step, from which its dropout masks follow.
     None: no dropout, as in evaluation."""
+    mel: Sequence | None = None
+    """Log-mel frames (B, T, 64) in decibels, or None where no head asked for them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Inputs:
     """The speech sequences in the batch, in the order in which a head concatenates them."""
     speech_layers: int = 1
     """1: one encoder layer, chosen outside the head. More: that many layers go to a learned mix."""
+    mel_dim: int = 0
+    """Bins of a log-mel frame; 64 as extracted. 0 for a head that reads none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "granularities", tuple(self.granularities))
@@ -54,8 +58,8 @@ class Inputs:
             raise ProtocolError(
                 f"granularities {', '.join(self.granularities)}: expected different ones of {', '.join(GRANULARITIES)}"
             )
-        if self.speech_dim < 0 or self.text_dim < 0 or self.speech_layers < 1:
+        if min(self.speech_dim, self.text_dim, self.mel_dim) < 0 or self.speech_layers < 1:
             raise ProtocolError(
-                f"inputs have speech_dim {self.speech_dim}, text_dim {self.text_dim}, speech_layers "
-                f"{self.speech_layers}; expected widths of 0 or more and at least one layer"
+                f"inputs have speech_dim {self.speech_dim}, text_dim {self.text_dim}, mel_dim {self.mel_dim}, "
+                f"speech_layers {self.speech_layers}; expected widths of 0 or more and at least one layer"
             )

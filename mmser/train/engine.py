@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
+from mmser.train.apart import Ask, Report, Watch, train_apart
 from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
 from mmser.train.losses import task_losses
 from mmser.train.memory import max_stacked
@@ -34,27 +35,16 @@ from mmser.train.plan import (
     order_of,
     rates_of,
 )
-from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows
+from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows, stacks
 from mmser.train.table import Table
 from mmser.train.targets import Goal, Targets
 
-__all__ = ["Epoch", "Run", "Targets", "Trained", "Training", "outputs", "posteriors", "train"]
+__all__ = ["Ask", "Epoch", "Report", "Run", "Targets", "Trained", "Training", "Watch", "outputs", "posteriors", "train"]
 
 PART = 8
 """Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts
 of 8 little of what is computed is padding; smaller parts gain no more. A GPU takes the batch whole: there it is the
 number of products that costs, not their size."""
-
-Report = Callable[[int, int], None]
-"""Called after every epoch with the epochs finished and the epochs to do, over all runs; a run that stops early
-finishes all of its own."""
-
-Ask = Callable[[Sequence[NDArray[np.int64]]], list[Tensor]]
-"""From rows, one array for each run that was trained in this epoch, to what its head says of them now."""
-
-Watch = Callable[[Sequence[int], Ask], None]
-"""Called after every epoch with the places of the runs that were trained in it, and a way to ask their heads. It is
-told nothing else and nothing comes back from it, so whatever it looks at, training goes on as without it."""
 
 
 def train(
@@ -90,6 +80,8 @@ def train(
     if not runs:
         return []
     head = initial_head(build, runs[0].seed)
+    if training.optimiser == "sgd" or not stacks(head):
+        return train_apart(table, targets, build, runs, training, progress, finished, watch)
     for run in runs:
         check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if len({run.layer is None for run in runs}) == 2:

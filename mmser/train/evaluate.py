@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mmser.train import serial
 from mmser.train.plan import Trained
-from mmser.train.stack import Stack, pad_rows, restored_head
+from mmser.train.stack import Stack, initial_head, pad_rows, restored_head, stacks
 from mmser.train.table import Table
 
 
@@ -128,6 +129,11 @@ def outputs(
     """
     assert len(trained) == len(rows), "one array of rows for each head"
     assert all(len(own) for own in rows), "at least one row for each head"
+    if trained and not stacks(initial_head(build, 0)):
+        return [
+            serial.answers(restored_head(build, one.state).to(table.device), table, own, one.run.layer, batch_size)
+            for one, own in zip(trained, rows, strict=True)
+        ]
     answers: list[Tensor] = []
     for first in range(0, len(trained), max_stacked):
         some = trained[first : first + max_stacked]

@@ -14,6 +14,9 @@ from mmser.train.table import Packed, Table
 MIX = "mix"
 """The layer asked for where a head is to learn a weighted sum of all layers."""
 
+DESCRIPTORS = "opensmile"
+"""The kind of streams that take the place of an encoder's states and have no layers to choose from."""
+
 _OF_EVERY = ("frame", "utterance")
 """Granularities that every utterance has states of, aligned or not."""
 
@@ -25,11 +28,13 @@ class Sources:
     speech: dict[str, Stream]
     """Stream by granularity."""
     text: Stream | None
+    mel: Stream | None = None
+    """Log-mel frames."""
 
     @property
     def streams(self) -> list[Stream]:
         """All of them; one that holds several of the granularities is there once for each."""
-        return [*self.speech.values(), *([self.text] if self.text is not None else [])]
+        return [*self.speech.values(), *(stream for stream in (self.text, self.mel) if stream is not None)]
 
     def without(self, utterance_ids: Sequence[str]) -> dict[str, str]:
         """Utterances that some head could not see, with the reason."""
@@ -48,6 +53,8 @@ class Sources:
         ]
         if self.text is not None:
             lacking.append(_unusable(self.text, "token", utterance_ids, "no token states"))
+        if self.mel is not None:
+            lacking.append(_unusable(self.mel, "frame", utterance_ids, "no log-mel frames"))
         return lacking
 
 
@@ -64,14 +71,22 @@ def _unusable(stream: Stream, granularity: str, utterance_ids: Sequence[str], re
 
 
 def open_sources(
-    cache: Cache, granularities: Sequence[str], *, text: bool, speech_stream: str | None, text_stream: str | None
+    cache: Cache,
+    granularities: Sequence[str],
+    *,
+    text: bool,
+    mel: bool = False,
+    speech_stream: str | None,
+    text_stream: str | None,
 ) -> Sources:
-    """Find the stream that holds each granularity, and the text stream.
+    """Find the stream that holds each granularity, the text stream, and the log-mel frames.
 
     Args:
         cache: the cache.
-        granularities: of speech; frames lie in ``speech/...``, all others in ``pooled/...``.
+        granularities: of speech; frames lie in ``speech/...``, all others in ``pooled/...``, and descriptors of either
+            in ``opensmile/...``, which has to be named.
         text: whether token states are needed.
+        mel: whether log-mel frames are needed.
         speech_stream: which stream, where the cache holds several that would do.
         text_stream: the same for text.
 
@@ -83,6 +98,8 @@ def open_sources(
     speech = {}
     for granularity in granularities:
         kind = "speech" if granularity == "frame" else "pooled"
+        if speech_stream is not None and speech_stream.startswith(f"{DESCRIPTORS}/"):
+            kind = DESCRIPTORS
         stream = _pick(cache, kind, speech_stream, "--speech-stream")
         if granularity not in stream.granularities:
             held = {s: cache.stream(s).granularities for s in cache.stream_names if s.split("/")[0] == kind}
@@ -91,6 +108,8 @@ def open_sources(
                 + "; ".join(f"{name} holds {', '.join(names) or 'nothing yet'}" for name, names in held.items())
                 + f". Extract with --keep {granularity}"
                 + ("" if granularity in _OF_EVERY else " and an alignment (--align)")
+                if kind != DESCRIPTORS
+                else f"{stream.name} has no {granularity!r} features; it holds {', '.join(stream.granularities)}"
             )
         speech[granularity] = stream
     if speech and speech_stream is not None and speech_stream not in {stream.name for stream in speech.values()}:
@@ -99,7 +118,21 @@ def open_sources(
             f"{', '.join(dict.fromkeys(stream.name for stream in speech.values()))}; frames lie in speech/..., all "
             "others in pooled/..."
         )
-    return Sources(speech, _pick(cache, "text", text_stream, "--text-stream") if text else None)
+    return Sources(
+        speech,
+        _pick(cache, "text", text_stream, "--text-stream") if text else None,
+        _log_mel(cache) if mel else None,
+    )
+
+
+def _log_mel(cache: Cache) -> Stream:
+    found = [name for name in cache.stream_names if name.startswith("mel/")]
+    if len(found) != 1:
+        raise ProtocolError(
+            f"{cache.path}: expected one stream of log-mel frames, found {', '.join(found) or 'none'}"
+            + ("; keep one of them" if found else "; extract it first (mmser extract ... --mel)")
+        )
+    return cache.stream(found[0])
 
 
 def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
@@ -124,7 +157,10 @@ def speech_layers(sources: Sources, asked: str) -> list[int]:
     Raises:
         ProtocolError: not understood, or not stored.
     """
-    stored = next(iter(sources.speech.values())).layers
+    first = next(iter(sources.speech.values()))
+    stored = first.layers
+    if asked == MIX and first.name.startswith(f"{DESCRIPTORS}/"):
+        return stored
     if asked == MIX:
         if len(stored) < 2:
             raise ProtocolError(
@@ -177,7 +213,10 @@ def load_table(
         states = _stored(sources.text, "token", "states", utterance_ids, layer)
         starts = _stored(sources.text, "token", "start", utterance_ids).values
         text = _packed(_without(states, starts < 0), device)
-    return Table(tuple(utterance_ids), speech, text)
+    mel = None
+    if sources.mel is not None:
+        mel = _packed(_stored(sources.mel, "frame", "states", utterance_ids), device)
+    return Table(tuple(utterance_ids), speech, text, mel)
 
 
 def _stored(

@@ -12,6 +12,7 @@ TASKS = ("categorical", "dimensional", "both")
 DEV_RULES = ("next", "speaker")
 MISSING = ("drop", "keep")
 SCHEDULES = ("constant", "linear", "cosine")
+OPTIMISERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Training:
     """Utterances a step. The last batch of an epoch may be smaller; its loss is the mean over what it has."""
     patience: int = 10
     """Epochs without a better dev score after which a run stops."""
+    optimiser: str = "adamw"
+    """``adamw``, or ``sgd`` with Nesterov's momentum, under which runs train one by one (and weight decay is L2)."""
+    momentum: float = 0.9
+    """SGD: share of the step before that is kept (Triantafyllopoulos et al. 2023 for CNN14)."""
+    crop_s: float = 5.0
+    """Seconds of log-mel frames that a training utterance is cut to, at a place drawn anew each epoch; 0: never cut
+    (Triantafyllopoulos et al. 2023 for CNN14). Dev and test utterances are always whole."""
     beta1: float = 0.9
     """AdamW: decay of the mean gradient (Kingma and Ba 2015)."""
     beta2: float = 0.999
@@ -53,11 +61,14 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
             check_number(name, getattr(self, name), least=1)
-        for name in ("beta1", "beta2", "label_smoothing", "warmup"):
+        for name in ("beta1", "beta2", "momentum", "label_smoothing", "warmup"):
             check_number(name, getattr(self, name), least=0, below=1)
-        for name in ("epsilon", "clip_norm", "memory_gb"):
+        for name in ("epsilon", "clip_norm", "memory_gb", "crop_s"):
             check_number(name, getattr(self, name), least=0)
         check_choice("class_weights", self.class_weights, ("none", "balanced"))
+        check_choice("optimiser", self.optimiser, OPTIMISERS)
+        if self.optimiser == "sgd" and not self.momentum:
+            raise ProtocolError("momentum is 0; Nesterov's momentum is more than 0")
         check_choice("normalise", self.normalise, ("global", "none"))
         check_choice("schedule", self.schedule, SCHEDULES)
         if not 0 < self.categorical_weight < 1:

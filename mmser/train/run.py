@@ -123,6 +123,7 @@ def _sources(cache: Cache, members: Sequence[Member], experiment: Experiment) ->
         cache,
         list(dict.fromkeys(heard)),
         text=any(HEADS[member.head].needs_text for member in members),
+        mel=any(HEADS[member.head].needs_mel for member in members),
         speech_stream=experiment.speech_stream,
         text_stream=experiment.text_stream,
     )
@@ -144,13 +145,14 @@ def _prepare(
     member: Member, options: Any, experiment: Experiment, table: Table, chosen: Chosen, layers: Sequence[int]
 ) -> _Part:
     kind = HEADS[member.head]
-    own = table.only([member.granularity] if kind.needs_speech else [], text=kind.needs_text)
+    own = table.only([member.granularity] if kind.needs_speech else [], text=kind.needs_text, mel=kind.needs_mel)
     mixes = kind.needs_speech and not experiment.try_layers and experiment.layer == MIX
     inputs = Inputs(
         speech_dim=own.speech[member.granularity].values.shape[2] if kind.needs_speech else 0,
         text_dim=own.text.values.shape[2] if own.text is not None else 0,
         granularities=tuple(own.speech),
         speech_layers=len(layers) if mixes else 1,
+        mel_dim=own.mel.values.shape[2] if own.mel is not None else 0,
     )
     about: dict[str, Any] = {
         "labels": list(chosen.labels),

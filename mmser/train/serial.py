@@ -1,6 +1,7 @@
 """One run, one head, one plain loop: what :mod:`mmser.train.engine` has to come to, in torch's own words.
 
-It serves the tests as an oracle and the benchmarks as a baseline, and it trains heads that do not stack. It takes from
+It serves the tests as an oracle and the benchmarks as a baseline, and it trains heads that do not stack
+(:mod:`mmser.train.apart`). It takes from
 the engine's side only what a run owns by definition (:mod:`mmser.train.plan`): its order, its keys, when to stop.
 """
 
@@ -16,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmser.heads.batch import Batch, Sequence
 from mmser.heads.layers import Standardise
 from mmser.metrics import concordance_correlation
+from mmser.train.crops import crops_of, whole_batches
 from mmser.train.plan import (
     Progress,
     Run,
@@ -33,20 +35,22 @@ from mmser.train.targets import Targets
 
 
 def train_serially(
-    table: Table, targets: Targets, build: Callable[[], nn.Module], run: Run, training: Training
+    table: Table,
+    targets: Targets,
+    build: Callable[[], nn.Module],
+    run: Run,
+    training: Training,
+    after: Callable[[int, nn.Module], None] = lambda *_: None,
 ) -> Trained:
-    """Train one run; arguments and result as in :func:`mmser.train.engine.train`."""
+    """Train one run; arguments and result as in :func:`mmser.train.engine.train`.
+
+    ``after`` is given the number of every epoch, from 1, and the head as it is then.
+    """
     head = initial_head(build, run.seed).to(table.device)
     check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if training.normalise == "global":
         _standardise(head, table, run)
-    optimizer = torch.optim.AdamW(
-        head.parameters(),
-        lr=run.learning_rate,
-        betas=(training.beta1, training.beta2),
-        eps=training.epsilon,
-        weight_decay=run.weight_decay,
-    )
+    optimizer = _optimizer(head, run, training)
     loss_of = _loss_of(run, targets, training)
     course = Progress(run, training)
     best = _state(head)
@@ -54,7 +58,23 @@ def train_serially(
         loss = _train_epoch(head, optimizer, table, loss_of, run, training, len(course.history) + 1)
         if course.record(loss, _score(head, table, targets, run, training.batch_size)):
             best = _state(head)
+        after(len(course.history), head)
     return course.finish(best)
+
+
+def _optimizer(head: nn.Module, run: Run, training: Training) -> torch.optim.Optimizer:
+    rate, decay = run.learning_rate, run.weight_decay
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(
+            head.parameters(), lr=rate, momentum=training.momentum, nesterov=True, weight_decay=decay
+        )
+    return torch.optim.AdamW(
+        head.parameters(),
+        lr=rate,
+        betas=(training.beta1, training.beta2),
+        eps=training.epsilon,
+        weight_decay=decay,
+    )
 
 
 def _train_epoch(
@@ -73,7 +93,8 @@ def _train_epoch(
     total = 0.0
     rates = rates_of(epoch, len(batches), training)
     for rows, key, rate in zip(batches, keys, rates, strict=True):
-        loss = loss_of(head(_batch(table, rows, run.layer, key)), torch.from_numpy(rows))
+        crops = crops_of(table, run, epoch, rows, training)
+        loss = loss_of(head(_batch(table, rows, run.layer, key, crops)), torch.from_numpy(rows))
         optimizer.param_groups[0]["lr"] = run.learning_rate * float(rate)
         optimizer.zero_grad()
         loss.backward()
@@ -128,11 +149,17 @@ def _loss_of(run: Run, targets: Targets, training: Training) -> Callable[[Tensor
 
 
 @torch.no_grad()
+def answers(head: nn.Module, table: Table, rows: NDArray[np.int64], layer: int | None, batch_size: int) -> Tensor:
+    """What one head says of ``rows``, dropout off, whole utterances: (len(rows), C + K) on the CPU."""
+    head.eval()
+    parts = whole_batches(table, rows, batch_size)
+    said = torch.cat([head(_batch(table, rows[part], layer, None)) for part in parts]).cpu()
+    return said[np.argsort(np.concatenate(parts))]
+
+
 def _score(head: nn.Module, table: Table, targets: Targets, run: Run, batch_size: int) -> float:
     """On the dev rows: UA (mean over the classes there of the share recognised), mean CCC, or their mean."""
-    head.eval()
-    batches = np.split(run.dev_rows, range(batch_size, len(run.dev_rows), batch_size))
-    outputs = torch.cat([head(_batch(table, rows, run.layer, None)) for rows in batches]).cpu()
+    outputs = answers(head, table, run.dev_rows, run.layer, batch_size)
     found = []
     if targets.num_classes:
         said, truth = outputs[:, : targets.num_classes].argmax(-1), targets.classes[torch.from_numpy(run.dev_rows)]
@@ -152,15 +179,20 @@ def _state(head: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in head.state_dict().items()}
 
 
-def _batch(table: Table, rows: NDArray[np.int64], layer: int | None, key: Tensor | None) -> Batch:
+def _batch(
+    table: Table, rows: NDArray[np.int64], layer: int | None, key: Tensor | None, crops: list[slice] | None = None
+) -> Batch:
     speech = {name: _sequence(stream, rows, layer) for name, stream in table.speech.items()}
     text = None if table.text is None else _sequence(table.text, rows, 0)
-    return Batch(speech, text, None if key is None else key.to(table.device))
+    mel = None if table.mel is None else _sequence(table.mel, rows, 0, crops)
+    return Batch(speech, text, None if key is None else key.to(table.device), mel)
 
 
-def _sequence(stream: Packed, rows: NDArray[np.int64], layer: int | None) -> Sequence:
-    """The states of ``rows``, padded; all layers where there are several and none is named."""
+def _sequence(stream: Packed, rows: NDArray[np.int64], layer: int | None, crops: list[slice] | None = None) -> Sequence:
+    """The states of ``rows``, or crops of them, padded; all layers where there are several and none is named."""
     states = [_states(stream, row, layer) for row in rows.tolist()]
+    if crops is not None:
+        states = [own[crop] for own, crop in zip(states, crops, strict=True)]
     lengths = torch.tensor([len(own) for own in states], device=stream.values.device)
     values = pad_sequence(states, batch_first=True).float()  # (B, T, D) or (B, T, L, D)
     if not values.shape[1]:

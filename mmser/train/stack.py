@@ -67,6 +67,11 @@ class Stack:
         self.buffers = {name: value[rows] for name, value in self.buffers.items()}
 
 
+def stacks(head: nn.Module) -> bool:
+    """Whether many runs of this head can train as one (:mod:`mmser.heads`)."""
+    return bool(getattr(head, "stacks", True))
+
+
 def initial_head(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """The head that ``build`` makes from ``seed``, on the CPU so that it is the same everywhere."""
     with torch.random.fork_rng(devices=[]):

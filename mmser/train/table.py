@@ -160,6 +160,8 @@ class Table:
     """Granularity to speech states."""
     text: Packed | None = None
     """Token states, of one layer."""
+    mel: Packed | None = None
+    """Log-mel frames; their one layer is 0."""
 
     def __post_init__(self) -> None:
         for name, stream in self.streams.items():
@@ -170,8 +172,9 @@ class Table:
 
     @property
     def streams(self) -> dict[str, Packed]:
-        """Every stream by name; text is ``"text"``."""
-        return self.speech | ({"text": self.text} if self.text is not None else {})
+        """Every stream by name; text is ``"text"``, log-mel frames are ``"mel"``."""
+        beside = {"text": self.text, "mel": self.mel}
+        return self.speech | {name: stream for name, stream in beside.items() if stream is not None}
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -183,23 +186,28 @@ class Table:
         """Where the features lie."""
         return next(iter(self.streams.values())).values.device
 
-    def only(self, granularities: Sequence[str], *, text: bool) -> "Table":
+    def only(self, granularities: Sequence[str], *, text: bool, mel: bool = False) -> "Table":
         """A table of the streams that a head reads: what is left out is never gathered. Nothing is copied."""
         return replace(
-            self, speech={name: self.speech[name] for name in granularities}, text=self.text if text else None
+            self,
+            speech={name: self.speech[name] for name in granularities},
+            text=self.text if text else None,
+            mel=self.mel if mel else None,
         )
 
     def gather(self, rows: Tensor, layer: Tensor | None = None, key: Tensor | None = None) -> heads.Batch:
         """R batches as one; see :meth:`Packed.gather`. ``layer`` is of speech; ``key`` (R, B) passes through."""
         speech = {name: stream.gather(rows, layer) for name, stream in self.speech.items()}
         text = None if self.text is None else self.text.gather(rows)
-        return heads.Batch(speech, text, None if key is None else key.to(self.device))
+        mel = None if self.mel is None else self.mel.gather(rows)
+        return heads.Batch(speech, text, None if key is None else key.to(self.device), mel)
 
     def normalised_per_speaker(self, speakers: Sequence[str]) -> "Table":
         """A table whose speech features have mean 0 and deviation 1 over each speaker's states.
 
         It uses no labels, but all of a speaker's utterances, those of a test speaker too: it supposes that a speaker's
-        recordings are there together (as Pepino et al. 2021 do). The states' type stays; text is left as it is.
+        recordings are there together (as Pepino et al. 2021 do). The states' type stays; text and log-mel frames are
+        left as they are.
 
         Raises:
             ProtocolError: an utterance's speaker is not known.
