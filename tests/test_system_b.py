@@ -82,7 +82,7 @@ def copied(head: nn.Module) -> PlainCnn14:
 
 
 def test_cnn14_is_the_plain_definition_in_evaluation_and_in_training() -> None:
-    head = a_head("cnn14", width=NARROW, dropout=0.0, block_dropout=0.0)
+    head = a_head("cnn14", width_multiplier=NARROW, dropout=0.0, block_dropout=0.0)
     plain = copied(head)
     batch = a_batch([70, 70, 70])
     for mode in (True, False):  # training first: then evaluation reads what training left in the norms
@@ -103,7 +103,7 @@ def test_cnn14_has_the_papers_size() -> None:
 @pytest.mark.parametrize(("training", "key"), [(False, None), (True, 3)])
 def test_padding_and_company_change_nothing(options: dict, training: bool, key: int | None) -> None:
     kind = "conditioned-cnn14" if options else "cnn14"
-    head = a_head(kind, width=NARROW, **options).train(training)
+    head = a_head(kind, width_multiplier=NARROW, **options).train(training)
     lengths = [65, 128, 33, 20, 0]
     short, long = head(a_batch(lengths, key=key)), head(a_batch(lengths, extra=67, key=key))
     assert torch.isfinite(short).all()
@@ -140,7 +140,7 @@ def test_batch_norm_of_valid_frames_is_torchs_of_those_frames() -> None:
     ],
 )
 def test_conditioning_adds_relu_of_a_projection_behind_each_block(options: dict, places: list[str]) -> None:
-    head = a_head("conditioned-cnn14", width=NARROW, **options).eval()
+    head = a_head("conditioned-cnn14", width_multiplier=NARROW, **options).eval()
     assert list(head.condition.projections) == places
     batch = a_batch([96, 96, 96])
     x = copied(head).eval()
@@ -165,7 +165,7 @@ def test_conditioning_adds_relu_of_a_projection_behind_each_block(options: dict,
 
 
 def test_dropout_follows_the_key_and_gradients_reach_every_parameter() -> None:
-    head = a_head("conditioned-cnn14", width=NARROW).eval()
+    head = a_head("conditioned-cnn14", width_multiplier=NARROW).eval()
     one, two, none = (head(a_batch([64, 40], key=key)) for key in (1, 2, None))
     assert not torch.equal(one, two)
     assert not torch.equal(one, none)
@@ -177,7 +177,7 @@ def test_dropout_follows_the_key_and_gradients_reach_every_parameter() -> None:
 
 
 def test_a_saved_cnn14_says_the_same_its_batch_norms_included(tmp_path) -> None:
-    head = a_head("conditioned-cnn14", width=NARROW).train()
+    head = a_head("conditioned-cnn14", width_multiplier=NARROW).train()
     head(a_batch([64, 50, 41], key=1))  # moves the running statistics
     save_head(head, tmp_path / "head", {})
     loaded, _ = load_head(tmp_path / "head")
@@ -192,8 +192,8 @@ def test_wrong_options_and_inputs_are_named() -> None:
         options(condition_at="7")
     with pytest.raises(ProtocolError, match="conditioning is 'all'; expected one of: single, multistage"):
         options(conditioning="all")
-    with pytest.raises(ProtocolError, match=r"width is 0.001; expected at least 0.015625"):
-        options(width=0.001)
+    with pytest.raises(ProtocolError, match=r"width_multiplier is 0.001; expected at least 0.015625"):
+        options(width_multiplier=0.001)
     with pytest.raises(ProtocolError, match="at least 32, found 20"):
         HEADS["cnn14"].build(replace(INPUTS, mel_dim=20), 3, HEADS["cnn14"].options())
     with pytest.raises(ProtocolError, match="reads log-mel spectrograms, but the inputs have mel_dim 0"):
@@ -227,7 +227,7 @@ def test_conditioned_states_by_hand() -> None:
 
 
 def test_the_text_network_is_a_feed_forward_net_on_the_mean_of_the_tokens() -> None:
-    head = a_head("text-network", width=6, hidden_layers=3)
+    head = a_head("text-network", hidden=6, hidden_layers=3)
     plain = nn.Sequential(*(m for layer in head.hidden for m in (layer, nn.ReLU())), head.classify)
     batch = a_batch([4, 3])
     scale = head.stream.standardise

@@ -32,7 +32,7 @@ LEAST_FRAMES = 32
 class Cnn14Options:
     """Options of :class:`Cnn14`."""
 
-    width: float = 1.0
+    width_multiplier: float = 1.0
     """Share of CNN14's channels (64 to 2048) in each block; 1.0 is CNN14, with 80 million parameters."""
     block_dropout: float = 0.2
     """Rate behind each block [C]."""
@@ -40,7 +40,7 @@ class Cnn14Options:
     """Rate before and behind the linear layer of 2048 [C]."""
 
     def __post_init__(self) -> None:
-        check_number("width", self.width, least=1 / CHANNELS[0])
+        check_number("width_multiplier", self.width_multiplier, least=1 / CHANNELS[0])
         check_number("block_dropout", self.block_dropout, least=0, below=1)
         check_number("dropout", self.dropout, least=0, below=1)
 
@@ -106,7 +106,7 @@ class Cnn14(Head):
         if inputs.mel_dim < LEAST_FRAMES:
             raise ProtocolError(f"CNN14 halves the mel bins five times: expected at least 32, found {inputs.mel_dim}")
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        channels = [round(options.width * number) for number in CHANNELS]
+        channels = [round(options.width_multiplier * number) for number in CHANNELS]
         self.norm = MaskedBatchNorm(inputs.mel_dim)
         self.blocks = nn.ModuleList(
             ConvBlock(before, after, pool) for before, after, pool in zip([1, *channels], channels, POOLS, strict=False)

@@ -20,15 +20,15 @@ from mmser.heads.layers import PooledStream
 class TextNetworkOptions:
     """Options of :class:`TextNetwork`; all defaults are ours."""
 
-    width: int = 256
-    """Of each hidden layer."""
+    hidden: int = 256
+    """Width of each hidden layer."""
     hidden_layers: int = 2
     """Linear layers with ReLU before the last one."""
     dropout: float = 0.2
     """Rate behind each hidden layer."""
 
     def __post_init__(self) -> None:
-        check_number("width", self.width, least=1)
+        check_number("hidden", self.hidden, least=1)
         check_number("hidden_layers", self.hidden_layers, least=1)
         check_number("dropout", self.dropout, least=0, below=1)
 
@@ -40,11 +40,11 @@ class TextNetwork(Head):
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
         self.stream = PooledStream("text", inputs.text_dim, 1, "mean")
-        dims = [inputs.text_dim] + [options.width] * options.hidden_layers
+        dims = [inputs.text_dim] + [options.hidden] * options.hidden_layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
         self.dropouts = nn.ModuleList(KeyedDropout(options.dropout) for _ in dims[2:])
         self.dropout = KeyedDropout(options.dropout)
-        self.classify = nn.Linear(options.width, num_outputs)
+        self.classify = nn.Linear(options.hidden, num_outputs)
         number_dropouts(self)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -1,0 +1,324 @@
+"""What trains run by run: CNN14 on crops of log-mel frames, and SGD; from a cache, through the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from small_cache import LABELS, POOLED, TEXT, edit_manifest, make_rows, write_cache
+from torch import nn
+from torch.nn import functional as F
+
+from mmser.cache import Cache, Column, StreamWriter
+from mmser.cli import main
+from mmser.heads import HEADS
+from mmser.heads.batch import Batch, Inputs, Sequence
+from mmser.heads.store import load_head
+from mmser.train import crops
+from mmser.train.engine import Run, Targets, Training, outputs, train
+from mmser.train.table import Packed, Table
+
+BINS = 64
+NUM, TRAIN, DEV = 60, 36, 48
+BANDS = {"angry": slice(0, 16), "happy": slice(24, 40), "sad": slice(48, 64)}
+"""Where a class is loud."""
+
+
+def mel_of(label: str, num_frames: int, seed: int) -> NDArray[np.float32]:
+    """Noise around -60 dB, 20 dB louder in the band of the class."""
+    frames = np.random.default_rng(seed).normal(-60, 8, (num_frames, BINS))
+    frames[:, BANDS[label]] += 20
+    return frames.astype(np.float32)
+
+
+def num_frames(seed: int) -> int:
+    return 35 + 13 * seed % 60
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    frames = [mel_of(LABELS[row % 3], num_frames(row), row) for row in range(NUM)]
+    offsets = np.array([0, *np.cumsum([len(own) for own in frames])])
+    mel = Packed(torch.from_numpy(np.concatenate(frames)).half()[None], torch.from_numpy(offsets))
+    return Table(tuple(f"u{row}" for row in range(NUM)), {}, None, mel)
+
+
+TARGETS = Targets.of_classes(torch.arange(NUM) % 3, 3)
+RUN = Run("toy", np.arange(TRAIN), np.arange(TRAIN, DEV), seed=1, learning_rate=0.01)
+TRAINING = Training(epochs=3, batch_size=12, crop_s=0.4)
+
+
+def narrow() -> nn.Module:
+    return HEADS["cnn14"].build(Inputs(0, 0, (), mel_dim=BINS), 3, HEADS["cnn14"].options(width_multiplier=1 / 32))
+
+
+def other(run: Run, **changes: object) -> Run:
+    return Run(**{**{name: getattr(run, name) for name in Run.__dataclass_fields__}, **changes})
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_cnn14_learns_which_band_is_loud(table: Table, optimiser: str) -> None:
+    training = Training(epochs=12, batch_size=12, crop_s=0.4, optimiser=optimiser)
+    (trained,) = train(table, TARGETS, narrow, [other(RUN, learning_rate=0.02)], training)
+    (said,) = outputs(table, narrow, [trained], [np.arange(DEV, NUM)])
+    assert (said.argmax(-1) == torch.arange(DEV, NUM) % 3).float().mean() > 0.9
+    assert trained.state["norm.num_batches_tracked"] == 3 * trained.best_epoch
+    assert trained.state["norm.running_mean"].mean() < -20  # of the decibels, on their way from 0
+
+
+def test_a_run_is_the_same_alone_and_among_others_and_is_reported(table: Table) -> None:
+    runs = [RUN, other(RUN, name="second", seed=2)]
+    reports, kept = [], []
+    together = train(
+        table,
+        TARGETS,
+        narrow,
+        runs,
+        TRAINING,
+        progress=lambda done, total: reports.append((done, total)),
+        finished=lambda place, trained: kept.append((place, trained.run.name)),
+    )
+    (alone,) = train(table, TARGETS, narrow, runs[1:], TRAINING)
+    assert reports == [(n, 6) for n in range(1, 7)]
+    assert kept == [(0, "toy"), (1, "second")]
+    for name, value in alone.state.items():
+        assert torch.equal(value, together[1].state[name]), name
+    assert not torch.equal(together[0].state["embed.weight"], alone.state["embed.weight"])
+
+
+def test_watching_changes_nothing_and_sees_every_epoch(table: Table) -> None:
+    seen: list[torch.Tensor] = []
+    test = np.arange(DEV, NUM)
+    (watched,) = train(table, TARGETS, narrow, [RUN], TRAINING, watch=lambda _, ask: seen.append(ask([test])[0]))
+    (alone,) = train(table, TARGETS, narrow, [RUN], TRAINING)
+    for name, value in alone.state.items():
+        assert torch.equal(value, watched.state[name]), name
+    (said,) = outputs(table, narrow, [alone], [test])
+    assert len(seen) == TRAINING.epochs
+    torch.testing.assert_close(seen[alone.best_epoch - 1], said)
+
+
+def test_evaluation_hears_whole_utterances_whatever_they_are_batched_with(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trained,) = train(table, TARGETS, narrow, [RUN], TRAINING)
+    rows = np.array([50, 3, 59, 41, 7])
+    (said,) = outputs(table, narrow, [trained], [rows])
+    monkeypatch.setattr(crops, "MOST_FRAMES", 100)
+    (in_parts,) = outputs(table, narrow, [trained], [rows])
+    head = narrow()
+    head.load_state_dict(trained.state)
+    head.eval()
+    for place, row in enumerate(rows):
+        frames = torch.from_numpy(mel_of(LABELS[row % 3], num_frames(row), row)).half().float()[None]
+        alone = head(Batch({}, None, None, Sequence(frames, torch.ones(frames.shape[:2], dtype=torch.bool))))[0]
+        torch.testing.assert_close(said[place], alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(in_parts[place], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_crops_are_drawn_by_seed_epoch_and_row_alone(table: Table) -> None:
+    rows = np.arange(NUM)
+    first = crops.crops_of(table, RUN, 1, rows, TRAINING)
+    assert crops.crops_of(table, RUN, 1, rows[::-1], TRAINING) == first[::-1]
+    for run, epoch in ((RUN, 2), (other(RUN, seed=2), 1)):
+        assert crops.crops_of(table, run, epoch, rows, TRAINING) != first
+    for row, crop in enumerate(first):
+        assert crop.stop - crop.start == 40  # 0.4 s of frames every 10 ms
+        assert 0 <= crop.start <= max(0, num_frames(row) - 40)
+    row = int(np.argmax([num_frames(row) for row in rows]))
+    spare = num_frames(row) - 40
+    starts = {crops.crops_of(table, RUN, epoch, np.array([row]), TRAINING)[0].start for epoch in range(20 * spare)}
+    assert starts == set(range(spare + 1))
+    assert crops.crops_of(table, RUN, 1, rows, Training(crop_s=0)) is None
+
+
+def test_training_sees_crops_and_no_more(table: Table) -> None:
+    widths: list[int] = []
+
+    class Spy(nn.Module):
+        stacks, num_outputs = False, 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+
+        def forward(self, batch: Batch) -> torch.Tensor:
+            if self.training:
+                widths.append(batch.mel.values.shape[1])
+                assert batch.mel.mask.sum(1).max() <= 40
+            return self.bias.expand(len(batch.mel.mask), 3)
+
+    train(table, TARGETS, Spy, [RUN], TRAINING)
+    assert set(widths) == {40}
+
+
+def test_batches_of_whole_utterances_hold_every_row_once_and_few_frames(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crops, "MOST_FRAMES", 300)
+    rows = np.array([5, 50, 3, 59, 41, 7, 8, 9])
+    batches = crops.whole_batches(table, rows, 5)
+    assert sorted(np.concatenate(batches)) == list(range(8))
+    for batch in batches:
+        longest = max(num_frames(row) for row in rows[batch])
+        assert len(batch) <= 5
+        assert len(batch) * longest <= 300
+
+
+def test_sgd_is_nesterovs(table: Table) -> None:
+    """A linear head on utterance means, by hand: v = m v + g; p -= rate (g + m v)."""
+    values = torch.randn(NUM, 6, generator=torch.Generator().manual_seed(0))
+    states = Table(table.ids, {"utterance": Packed(values[None], torch.arange(NUM + 1))})
+    options = HEADS["speech-probe"].options(hidden=0)
+
+    def build() -> nn.Module:
+        return HEADS["speech-probe"].build(Inputs(6, 0, ("utterance",)), 3, options)
+
+    training = Training(
+        epochs=3, batch_size=TRAIN, optimiser="sgd", momentum=0.8, normalise="none", clip_norm=0, patience=3
+    )
+    run = other(RUN, learning_rate=0.1, weight_decay=0.02)
+    trained = train(states, TARGETS, build, [run], training)[0]
+    torch.manual_seed(run.seed)
+    head = build()
+    weight, bias = (p.detach().clone().requires_grad_() for p in (head.classify.weight, head.classify.bias))
+    velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for _ in range(trained.best_epoch):
+        loss = F.cross_entropy(values[:TRAIN] @ weight.T + bias, torch.arange(TRAIN) % 3)
+        gradients = torch.autograd.grad(loss, [weight, bias])
+        for place, (value, gradient) in enumerate(zip([weight, bias], gradients, strict=True)):
+            gradient = gradient + 0.02 * value.detach()
+            velocity[place] = 0.8 * velocity[place] + gradient
+            value.data -= 0.1 * (gradient + 0.8 * velocity[place])
+    torch.testing.assert_close(trained.state["classify.weight"], weight.detach())
+    torch.testing.assert_close(trained.state["classify.bias"], bias.detach())
+
+
+def add_stream(folder: Path, name: str, frames: Callable[[str], dict[str, NDArray[np.float32]]]) -> None:
+    ids = list(make_rows()["utterance_id"])
+    with StreamWriter(folder, name, {"layers": [0]}, {}) as writer:
+        for unit in writer.plan(dict.fromkeys(ids, 1.0), 20.0):
+            found = [frames(uid) for uid in unit.utterance_ids]
+            tables = {
+                granularity: ([len(own[granularity]) for own in found], {"states": Column("<f2", 1, values.shape[1])})
+                for granularity, values in found[0].items()
+            }
+            with writer.shard(unit.number, unit.utterance_ids, {}, tables) as shard:
+                for place, own in enumerate(found):
+                    for granularity, values in own.items():
+                        shard.put(granularity, "states", place, values[None].astype(np.float16))
+                shard.commit()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small cache with log-mel frames and descriptors that tell the class, and a rating that follows it."""
+    folder = write_cache(tmp_path_factory.mktemp("apart") / "toy")
+
+    def mel(uid: str) -> dict[str, NDArray[np.float32]]:
+        seed = crc32(uid.encode())
+        return {"frame": mel_of(uid.split("_")[1], 35 + seed % 30, seed)}
+
+    def descriptors(uid: str) -> dict[str, NDArray[np.float32]]:
+        values = np.random.default_rng(crc32(uid.encode())).normal(size=(6, 4))
+        values[0, LABELS.index(uid.split("_")[1])] += 4
+        return {"frame": values[1:, :2], "utterance": values[:1]}
+
+    add_stream(folder, "mel/cnn14", mel)
+    add_stream(folder, "opensmile/egemaps", descriptors)
+    edit_manifest(
+        folder,
+        lambda rows: rows.__setitem__(
+            "arousal", [LABELS.index(label) + 0.1 * (n % 5) for n, label in enumerate(rows["label"])]
+        ),
+    )
+    return folder
+
+
+QUICK = ("--batch-size", 12, "--learning-rate", 0.02, "--set", "width_multiplier=0.03125", "--crop-seconds", 0.4)
+
+
+def mmser(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_late_fusion_of_cnn14_and_a_text_network_through_the_command_line(cache: Path, tmp_path: Path) -> None:
+    """Shallow fusion: the mean of what the two say; the settings of each go to the one that has them."""
+    result = mmser(
+        *("train-head", cache, "--head", "late-fusion", "--members", "cnn14,text-network", "--folds", "session"),
+        *("--epochs", 6, *QUICK, "--set", "hidden=8", "--optimiser", "sgd", "--out", tmp_path / "run"),
+    )
+    assert result.exit_code == 0, result.output
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv").set_index(["head", "utterance_id"])
+    shares = [f"p_{label}" for label in LABELS]
+    parts = [predictions.loc[head, shares].sort_index() for head in ("cnn14", "text-network", "late-fusion")]
+    np.testing.assert_allclose((parts[0] + parts[1]) / 2, parts[2], atol=1e-5)
+
+
+def test_cnn14_through_the_command_line_and_back(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ("train-head", cache, "--head", "cnn14", "--folds", "session", "--epochs", 20, *QUICK, "--out", out)
+    result = mmser(*command)
+    assert result.exit_code == 0, result.output
+    predictions = pd.read_csv(out / "predictions.csv")
+    assert (predictions["truth"] == predictions["prediction"]).mean() > 0.6  # chance is a third, and 18 utterances train
+    stream = Cache(cache).stream("mel/cnn14")
+    folder = sorted((out / "heads").iterdir())[0]
+    head, config = load_head(folder)
+    assert config["kind"] == "cnn14"
+    own = predictions[predictions["fold"] == config["fold"]]
+    for _, row in own.head(3).iterrows():
+        frames = torch.from_numpy(stream.packed("frame", utterances=[row["utterance_id"]]).values[0]).float()[None]
+        said = head(Batch({}, None, None, Sequence(frames, torch.ones(frames.shape[:2], dtype=torch.bool))))
+        assert config["labels"][int(said.argmax())] == row["prediction"]
+    assert mmser(*command).stdout == result.stdout  # finished runs are not trained again
+
+
+def test_conditioned_cnn14_rates_dimensions(cache: Path, tmp_path: Path) -> None:
+    result = mmser(
+        *("train-head", cache, "--head", "conditioned-cnn14", "--task", "dimensional", "--dimensions", "arousal"),
+        *("--folds", "session", "--epochs", 8, *QUICK, "--out", tmp_path / "run"),
+        *("--set", "conditioning=single", "--set", "condition_at=embedding"),
+    )
+    assert result.exit_code == 0, result.output
+    summary = (tmp_path / "run" / "summary.json").read_text()
+    assert "arousal" in summary
+
+
+def test_descriptors_train_as_speech_does(cache: Path, tmp_path: Path) -> None:
+    command = ("train-head", cache, "--head", "speech-probe", "--speech-stream", "opensmile/egemaps")
+    result = mmser(*command, "--granularity", "utterance", "--epochs", 10, "--out", tmp_path / "run", *QUICK[:4])
+    assert result.exit_code == 0, result.output
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert (predictions["truth"] == predictions["prediction"]).mean() > 0.7
+    result = mmser(*command, "--granularity", "word", "--out", tmp_path / "other")
+    assert result.exit_code == 1
+    assert "opensmile/egemaps has no 'word' features; it holds frame, utterance" in result.output
+
+
+def test_without_log_mel_frames_the_command_that_makes_them_is_named(tmp_path: Path) -> None:
+    folder = write_cache(tmp_path / "toy")
+    result = mmser("train-head", folder, "--head", "cnn14", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "expected one stream of log-mel frames, found none; extract it first (mmser extract ... --mel)" in (
+        result.output
+    )
+    assert POOLED in Cache(folder).stream_names
+    assert TEXT in Cache(folder).stream_names
+
+
+def test_conditioned_states_learn_from_a_cache_as_many_runs(cache: Path, tmp_path: Path) -> None:
+    result = mmser(
+        *("train-head", cache, "--head", "conditioned-states", "--granularity", "word", "--layer", "9"),
+        *("--epochs", 6, "--set", "width=8", "--set", "blocks=2", "--learning-rate", 0.02, "--out", tmp_path / "run"),
+    )
+    assert result.exit_code == 0, result.output
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert (predictions["truth"] == predictions["prediction"]).mean() > 0.7
