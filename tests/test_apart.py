@@ -268,7 +268,9 @@ def test_cnn14_through_the_command_line_and_back(cache: Path, tmp_path: Path) ->
     result = mmser(*command)
     assert result.exit_code == 0, result.output
     predictions = pd.read_csv(out / "predictions.csv")
-    assert (predictions["truth"] == predictions["prediction"]).mean() > 0.6  # chance is a third, and 18 utterances train
+    assert (
+        predictions["truth"] == predictions["prediction"]
+    ).mean() > 0.6  # chance is a third, and 18 utterances train
     stream = Cache(cache).stream("mel/cnn14")
     folder = sorted((out / "heads").iterdir())[0]
     head, config = load_head(folder)

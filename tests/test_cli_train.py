@@ -95,7 +95,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         --class-weights balanced --label-smoothing 0.1 --speech-stream pooled/a --text-stream text/b --device cpu
         --task both --dimensions valence,trust --protocol msp-podcast --dev speaker --dev-share 0.3 --dev-seed 7
         --soft votes_ --missing keep --try-layers 3,9 --schedule cosine --warmup 0.1 --categorical-weight 0.7
-        --dimension-weights 1,2 --report-oracle
+        --dimension-weights 1,2 --report-oracle --optimiser sgd --momentum 0.8 --crop-seconds 3
     """)
     asked = mmser("train-head", cache, *options, "--out", tmp_path / "run").exception
     assert isinstance(asked, AskedError)
@@ -105,6 +105,9 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         batch_size=5,
         class_weights="balanced",
         label_smoothing=0.1,
+        optimiser="sgd",
+        momentum=0.8,
+        crop_s=3.0,
         schedule="cosine",
         warmup=0.1,
         categorical_weight=0.7,

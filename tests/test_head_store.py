@@ -87,7 +87,7 @@ def test_tensors_of_another_type_are_refused(folder: Path) -> None:
 # as on the hub
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if not HEADS[kind].needs_mel])  # those: test_system_b.py
 def test_every_head_saves_and_loads_itself(tmp_path: Path, kind: str) -> None:
     head = a_head(kind, {})
     head.save_pretrained(tmp_path, **CONFIG)

@@ -84,7 +84,9 @@ def test_gradients_are_finite_with_empty_sequences(kind: str, options: dict) -> 
 def test_a_stack_gives_what_its_members_give(kind: str, options: dict) -> None:
     heads = [a_head(kind, options, seed=seed) for seed in range(3)]
     batches = [a_batch(key=seed) for seed in range(3)]
-    stacked = torch.utils._pytree.tree_map(lambda *leaves: torch.stack(leaves), *batches)
+    stacked = torch.utils._pytree.tree_map(
+        lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else None, *batches
+    )
     outputs = vmap(lambda p, b, batch: functional_call(heads[0], (p, b), (batch,)))(*stack_module_state(heads), stacked)
     for head, batch, output in zip(heads, batches, outputs, strict=True):
         torch.testing.assert_close(output, head(batch), rtol=1e-5, atol=1e-5)

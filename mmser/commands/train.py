@@ -32,7 +32,12 @@ def training_options(command: Any) -> Any:
     normalisation = click.Choice(NORMALISATIONS)
     for option in reversed(
         [
-            click.option("--head", default=default("head"), help="speech-probe, text-probe, coattention, late-fusion."),
+            click.option(
+                "--head",
+                default=default("head"),
+                help="speech-probe, text-probe, coattention, cnn14, conditioned-cnn14, conditioned-states, text-network, "
+                "late-fusion.",
+            ),
             click.option(
                 "--granularity", type=click.Choice(GRANULARITIES), default=default("granularity"), help="Of speech."
             ),
