@@ -220,7 +220,7 @@ def test_settings_reach_the_head(cache: Path, inside: Path) -> None:
         (["--set", "width=wide"], "option width=wide: expected int"),
         (["--set", "width=9"], "width 9 does not divide among 8 heads; choose a multiple"),
         (["--set", "feedforward=maybe"], "option feedforward=maybe: expected bool"),
-        (["--head", "cnn"], "head is 'cnn'; expected one of: speech-probe, text-probe, coattention, late-fusion"),
+        (["--head", "cnn"], "head is 'cnn'; expected one of: speech-probe, text-probe, coattention, "),
         (["--members", "text-probe"], "--members belongs to a late fusion, but the head is 'coattention'"),
         (["--folds", "sesion"], "no column 'sesion'; it has utterance_id, audio, speaker, session, split, label. Did"),
         (["--folds", "split"], "several test parts: test1 (9), test2 (9); choose one with --test-split"),

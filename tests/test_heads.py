@@ -87,7 +87,9 @@ def test_a_stack_gives_what_its_members_give(kind: str, options: dict) -> None:
     stacked = torch.utils._pytree.tree_map(
         lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else None, *batches
     )
-    outputs = vmap(lambda p, b, batch: functional_call(heads[0], (p, b), (batch,)))(*stack_module_state(heads), stacked)
+    axes = torch.utils._pytree.tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, stacked)
+    one = lambda p, b, batch: functional_call(heads[0], (p, b), (batch,))  # noqa: E731
+    outputs = vmap(one, in_dims=(0, 0, axes))(*stack_module_state(heads), stacked)
     for head, batch, output in zip(heads, batches, outputs, strict=True):
         torch.testing.assert_close(output, head(batch), rtol=1e-5, atol=1e-5)
 

@@ -35,8 +35,8 @@ def training_options(command: Any) -> Any:
             click.option(
                 "--head",
                 default=default("head"),
-                help="speech-probe, text-probe, coattention, cnn14, conditioned-cnn14, conditioned-states, text-network, "
-                "late-fusion.",
+                help="speech-probe, text-probe, coattention, cnn14, conditioned-cnn14, conditioned-states, "
+                "text-network, late-fusion.",
             ),
             click.option(
                 "--granularity", type=click.Choice(GRANULARITIES), default=default("granularity"), help="Of speech."
