@@ -324,3 +324,17 @@ def test_conditioned_states_learn_from_a_cache_as_many_runs(cache: Path, tmp_pat
     assert result.exit_code == 0, result.output
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert (predictions["truth"] == predictions["prediction"]).mean() > 0.7
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_starts_where_a_cpu_does_and_learns_as_well(table: Table) -> None:
+    """Same weights, crops and dropout at first; cuDNN rounds otherwise, and a batch norm spreads it."""
+    there = Table(table.ids, {}, None, Packed(table.mel.values.cuda(), table.mel.offsets.cuda()))
+    one_step = Training(epochs=1, batch_size=TRAIN, crop_s=0.4)
+    (here,), (far,) = (train(own, TARGETS, narrow, [RUN], one_step) for own in (table, there))
+    assert here.history[0].train_loss == pytest.approx(far.history[0].train_loss, rel=1e-3)
+    training = Training(epochs=20, patience=20, batch_size=12, crop_s=0.4)
+    (trained,) = train(there, TARGETS, narrow, [other(RUN, learning_rate=0.02)], training)
+    (said,) = outputs(there, narrow, [trained], [np.arange(DEV, NUM)])
+    assert (said.argmax(-1) == torch.arange(DEV, NUM) % 3).float().mean() > 0.8
