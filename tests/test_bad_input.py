@@ -332,7 +332,7 @@ def test_other_whole_run_mistakes(corpus: Path, tmp_path: Path) -> None:
         str(corpus), "--cache", cache, *tiny, "--align", "textgrid"
     )
     nothing = ["--speech-model", "none", "--text-model", "none"]
-    assert "nothing to extract: give --speech-model, --text-model or --align" in error(
+    assert "nothing to extract: give --speech-model, --text-model, --align, --mel or --opensmile" in error(
         str(corpus), "--cache", cache, *nothing
     )
     assert "a cache is a folder, and this one cannot be made (File exists); give another --cache" in error(
