@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import cache, corpora, demo, extract, runs, train
+from mmser.commands import align, cache, corpora, demo, extract, pool, runs, train
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -52,5 +52,14 @@ def main() -> None:
     """
 
 
-for command in (corpora.manifest, extract.extract, train.train_head, runs.runs, cache.cache, demo.demo):
+for command in (
+    corpora.manifest,
+    align.align,
+    extract.extract,
+    pool.pool,
+    train.train_head,
+    runs.runs,
+    cache.cache,
+    demo.demo,
+):
     main.add_command(command)

@@ -231,7 +231,7 @@ def test_info_lists_the_streams(made: Path) -> None:
     assert header == ["stream", "utterances", "granularities", "layers", "shards", "size"]
     assert [row[:5] for row in rows] == [
         ["text/builtin-tiny", "3", "token", "3", "1"],
-        ["align/textgrid", "3", "phone syllable word", "-", "1"],
+        ["align/textgrid", "3", "phone syllable utterance word", "-", "1"],
         ["pooled/builtin-tiny@textgrid", "3", "phone syllable utterance word", "0,1,2,3", "1"],
     ]
     sizes = [sum(data_bytes(path) for path in (made / row[0]).glob("*.h5")) for row in rows]

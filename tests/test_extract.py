@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 from small_corpus import DURATIONS_S, IDS, make_corpus, run, shards, write_noise
 from transformers import Wav2Vec2FeatureExtractor
 
-import mmser.extract.align_stream
 import mmser.extract.speech_stream
 import mmser.extract.text_stream
 from mmser.audio import read_audio
 from mmser.cache import Cache, Stream
 from mmser.errors import CacheError
 from mmser.extract import builtin
+from mmser.extract.align import ALIGNERS
 from mmser.extract.speech import SpeechEncoder, load_speech_encoder
 from mmser.extract.text import load_text_encoder
 from mmser.manifest import Manifest, read_manifest, write_manifest
@@ -53,7 +54,6 @@ def cache(corpus: Path) -> Cache:
 
 # Two or three utterances a shard
 SMALL_SHARDS = (
-    (mmser.extract.align_stream, "SHARD_SECONDS", 2.0),
     (mmser.extract.speech_stream, "SHARD_SECONDS", 2.0),
     (mmser.extract.text_stream, "SHARD_BYTES", 20 * 192 * 2),
 )
@@ -63,6 +63,7 @@ SMALL_SHARDS = (
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in SMALL_SHARDS:
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setitem(ALIGNERS, "textgrid", replace(ALIGNERS["textgrid"], shard_seconds=2.0))
 
 
 def frames_inside(start_s: float, end_s: float, num_frames: int) -> list[int]:

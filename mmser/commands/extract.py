@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmser.commands import EXIT_SOME_FAILED
-from mmser.commands.align import aligner_options
+from mmser.commands.align import aligner_options, show_coverage
 from mmser.commands.defaults import default_of
 from mmser.extract.align import ALIGNERS, NONE
 from mmser.extract.options import DTYPES, OPENSMILE_SETS, Extraction
@@ -102,6 +102,8 @@ def show_extraction(summary: "Summary", cache_path: Path) -> None:
         click.echo(f"{cache_path / name}: {number} utterances added")
     if not summary.added:
         click.echo(f"{cache_path}: nothing was missing")
+    if summary.coverage is not None:
+        show_coverage(summary.coverage)
     if summary.num_aligned is not None:
         rest = summary.num_utterances - summary.num_aligned
         click.echo(

@@ -1,42 +1,46 @@
 """The stream of alignments: recordings and transcripts in, words, syllables and phones in time out."""
 
 from mmser.cache import Cache, Stream, StreamWriter
+from mmser.errors import AlignmentError, CacheError
 from mmser.extract.align import ALIGNERS, Aligner, Failed, Spoken, make_aligner
-from mmser.extract.alignments import alignment_digest, alignment_tables
+from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
+from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit, decode_units
 from mmser.extract.work import Meter, Work, pick_device, provenance, text_digest
 from mmser.records import Alignment
 from mmser.units import SAMPLE_RATE
 
-SHARD_SECONDS = 300.0
-"""Of audio in a shard: some 20 s of work for one core, the most that a kill costs."""
-
 
 def fill_alignments(work: Work) -> Stream:
     """Align what the stream lacks, and open it."""
     options = work.options
-    texts = work.texts()
+    backend = ALIGNERS[options.aligner]
     name = f"align/{options.aligner}"
-    device = pick_device(options.device) if ALIGNERS[options.aligner].on_device else "cpu"
+    device = pick_device(options.device) if backend.on_device else "cpu"
+    texts = work.texts()
+    if backend.english_only:
+        texts = _english(work, name, texts)
     with (
         make_aligner(options) as aligner,
         StreamWriter(work.cache, name, aligner.recipe, provenance(device)) as writer,
     ):
+        if len(writer.stream) and ABOUT not in writer.stream.granularities:
+            raise CacheError(f"{writer.folder} was made by an older mmser; delete it, and it is aligned again")
         digests = {uid: text_digest(text) for uid, text in texts.items()}
         redo = work.stale(writer.stream, {"text": digests, "audio": work.digest_audio()})
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
         for uid in pending:
-            if uid not in texts:
+            if uid not in texts and (uid, name) not in work.failures:
                 work.fail(uid, name, "the text is empty: there is nothing to align")
         costs = work.look_at_audio([uid for uid in pending if uid in texts], name)
-        units = writer.plan(costs, SHARD_SECONDS, redo)
+        units = writer.plan(costs, backend.shard_seconds, redo)
         meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
         for decoded in decode_units(units, work.utterances, options.jobs):
             for uid, reason in decoded.failures.items():
                 work.fail(uid, name, reason)
             alignments = _align(meter, aligner, decoded, texts)
             if alignments:
-                _write(writer, decoded, alignments, digests)
+                _write(writer, decoded, alignments, texts)
                 work.wrote(name, len(alignments))
             meter.done += len(decoded.unit.utterance_ids)
             meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
@@ -44,8 +48,33 @@ def fill_alignments(work: Work) -> Stream:
     return Cache(work.cache).stream(name)
 
 
+def _english(work: Work, name: str, texts: dict[str, str]) -> dict[str, str]:
+    """The texts that an aligner that knows English alone may have; the others become failures.
+
+    Raises:
+        AlignmentError: none is English by the manifest's own account.
+    """
+    foreign = {uid: language for uid in texts if (language := foreign_language(work.utterances[uid])) is not None}
+    if foreign and len(foreign) == len(texts):
+        raise AlignmentError(
+            f"the manifest's language is {', '.join(sorted(set(foreign.values()))[:3])}; {ONLY_ENGLISH}"
+        )
+    for uid, language in foreign.items():
+        work.fail(uid, name, f"its language is {language}; {ONLY_ENGLISH}")
+    rest = {uid: text for uid, text in texts.items() if uid not in foreign}
+    told = {uid for uid in rest if work.utterances[uid].fields.get("language")}
+    doubt = doubt_english([text for uid, text in rest.items() if uid not in told], work.options.lexicon)
+    if doubt:
+        work.notes.append(doubt)
+    return rest
+
+
 def _align(meter: Meter, aligner: Aligner, decoded: DecodedUnit, texts: dict[str, str]) -> list[Alignment]:
-    spoken = (Spoken(uid, recording.samples, texts[uid]) for uid, recording in decoded.recordings.items())
+    utterances = meter.work.utterances
+    spoken = (
+        Spoken(uid, recording.samples, texts[uid], str(utterances[uid].fields.get("speaker", "")))
+        for uid, recording in decoded.recordings.items()
+    )
     alignments: list[Alignment] = []
     seconds = 0.0
     for number, result in enumerate(aligner.align(spoken), start=1):
@@ -58,14 +87,15 @@ def _align(meter: Meter, aligner: Aligner, decoded: DecodedUnit, texts: dict[str
     return alignments
 
 
-def _write(writer: StreamWriter, decoded: DecodedUnit, alignments: list[Alignment], digests: dict[str, str]) -> None:
+def _write(writer: StreamWriter, decoded: DecodedUnit, alignments: list[Alignment], texts: dict[str, str]) -> None:
     ids = [alignment.utterance_id for alignment in alignments]
     sources = {
         "audio": [decoded.recordings[uid].digest for uid in ids],
-        "text": [digests[uid] for uid in ids],
+        "text": [text_digest(texts[uid]) for uid in ids],
         "alignment": [alignment_digest(alignment) for alignment in alignments],
     }
-    tables, values = alignment_tables(alignments)
+    durations_s = [len(decoded.recordings[uid].samples) / SAMPLE_RATE for uid in ids]
+    tables, values = alignment_tables(alignments, durations_s, [texts[uid] for uid in ids])
     with writer.shard(decoded.unit.number, ids, sources, tables) as shard:
         for tier, columns in values.items():
             for column, array in columns.items():

@@ -69,5 +69,45 @@ class Extraction(AlignerOptions):
     @property
     def granularities(self) -> tuple[str, ...]:
         """The granularities of speech to keep, finest first."""
-        default = ("utterance",) if self.aligner == NONE else ("phone", "syllable", "word", "utterance")
-        return tuple(g for g in GRANULARITIES if g in (self.keep or default))
+        return _kept(self.keep, self.aligner)
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What to pool from stored frames, and how.
+
+    Raises:
+        MmserError: a granularity or a pooling that does not exist, or segments without an alignment.
+    """
+
+    aligner: str = NONE
+    """Name of a stream ``align/...`` of the cache, or ``none``: utterances alone."""
+    encoder: str | None = None
+    """Encoder of a stream ``speech/...``, by its id or the stream's name; None where the cache has one alone."""
+    keep: tuple[str, ...] = ()
+    """Granularities to pool; empty: every one that the alignment gives."""
+    pooling: str = "mean"
+    """``mean``, ``mean+std`` or ``max`` of the frames of a segment."""
+    redo: bool = False
+    """Pool again what an alignment that changed since was used for."""
+
+    def __post_init__(self) -> None:
+        possible = [g for g in GRANULARITIES if g != "frame" and (g == "utterance" or self.aligner != NONE)]
+        wrong = [g for g in self.keep if g not in possible]
+        if wrong:
+            raise MmserError(
+                f"--keep {','.join(wrong)}: with --align {self.aligner} there are {', '.join(possible)} to pool"
+            )
+        if self.pooling not in POOLINGS:
+            raise MmserError(f"pooling {self.pooling!r}: expected one of {', '.join(POOLINGS)}")
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        """The granularities to pool, finest first."""
+        return _kept(self.keep, self.aligner)
+
+
+def _kept(keep: tuple[str, ...], aligner: str) -> tuple[str, ...]:
+    """What was asked for, or by default all that the alignment gives but frames; finest first."""
+    default = ("utterance",) if aligner == NONE else ("phone", "syllable", "word", "utterance")
+    return tuple(g for g in GRANULARITIES if g in (keep or default))

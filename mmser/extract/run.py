@@ -12,6 +12,7 @@ from pathlib import Path
 from mmser.cache import Cache, Stream
 from mmser.errors import CacheError, MmserError
 from mmser.extract.align_stream import fill_alignments
+from mmser.extract.coverage import COVERAGE_FILE, Coverage, coverage, write_coverage
 from mmser.extract.feature_stream import fill_features, load_features
 from mmser.extract.options import NONE, Extraction
 from mmser.extract.speech_stream import fill_speech, load_speech
@@ -33,6 +34,8 @@ class Summary:
     """What the user should know besides."""
     num_aligned: int | None
     """Utterances of the manifest with an alignment; None where none was asked for."""
+    coverage: Coverage | None
+    """What the alignment stream covers, of this manifest and of others; None where none was asked for."""
     audio_s: float
     """Seconds of audio looked at in this run."""
     wall_s: float
@@ -76,12 +79,17 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
     finally:  # a stage that stops leaves what is finished usable
         _keep_manifest(manifest, opened)
         write_failures(opened.failures_path, {**_unmended(opened, before), **work.failures})
+    covered = None
+    if aligned is not None:
+        covered = coverage(opened, aligned.name)
+        write_coverage(covered, aligned.folder / COVERAGE_FILE)
     return Summary(
         len(work.utterances),
         work.added,
         work.failures,
         tuple(work.notes),
         None if aligned is None else sum(uid in aligned for uid in work.utterances),
+        covered,
         sum(work.seconds.values()),
         time.monotonic() - began,
     )

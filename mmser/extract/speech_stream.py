@@ -20,7 +20,7 @@ from mmser.extract.speech import SpeechEncoder, load_speech_encoder
 from mmser.extract.work import DTYPES, SHARD_BYTES, Meter, Work, check_storable, pick_device, provenance
 from mmser.pooling import frame_ranges, num_without_centre, pool, pooled_dim
 from mmser.records import TIERS
-from mmser.units import SAMPLE_RATE
+from mmser.units import SAMPLE_RATE, FrameGrid
 
 SHARD_SECONDS = 1800.0
 """Of audio in a shard at most: it is held decoded, 115 MB."""
@@ -139,7 +139,8 @@ def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recording
             if job.aligned is not None:
                 digests = job.aligned.digests("alignment")
                 audio = {**audio, "alignment": [digests.get(uid, "") for uid in ids]}
-            tables = _pooled_tables(job, ids, spans, stored)
+            states = Column(stored, len(job.layers), pooled_dim(job.encoder.dim, job.work.options.pooling))
+            tables = pooled_tables(job.granularities, ids, spans, states)
             pooled = stack.enter_context(job.pooled.shard(numbers[job.pooled.name], ids, audio, tables))
             for tier in job.tiers:
                 pooled.put(tier, "segment", 0, np.concatenate([spans[tier][uid].index for uid in ids]))
@@ -153,9 +154,12 @@ def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recording
                 frames.put("frame", "states", first, packed.cpu().numpy().astype(stored))
             if pooled is not None:
                 for granularity in job.granularities:
-                    ranges = _ranges(job, granularity, batch, lengths, spans)
-                    states = pool(packed, ranges, job.work.options.pooling)
-                    pooled.put(granularity, "states", first, states.cpu().numpy().astype(stored))
+                    of_tier = spans.get(granularity, {})
+                    ranges = segment_ranges(job.encoder.grid, granularity, batch, lengths, of_tier)
+                    values = pool(packed, ranges, job.work.options.pooling)
+                    pooled.put(granularity, "states", first, values.cpu().numpy().astype(stored))
+                    if granularity in TIERS:
+                        job.zero_frame_segments += num_too_short(job.encoder.grid, batch, lengths, of_tier)
             first += len(batch)
             meter.show(first, sum(len(recordings[uid].samples) for uid in ids[:first]) / SAMPLE_RATE)
         for shard in (frames, pooled):
@@ -167,15 +171,23 @@ def _batch_seconds(work: Work, encoder: SpeechEncoder) -> float:
     return work.options.batch_seconds or (6.0 if encoder.device.type == "cpu" else 80.0)
 
 
-def _pooled_tables(
-    job: _Job, ids: Sequence[str], spans: Mapping[str, Mapping[str, Spans]], stored: str
+def pooled_tables(
+    granularities: Sequence[str], ids: Sequence[str], spans: Mapping[str, Mapping[str, Spans]], states: Column
 ) -> dict[str, tuple[list[int], dict[str, Column]]]:
-    states = Column(stored, len(job.layers), pooled_dim(job.encoder.dim, job.work.options.pooling))
+    """The tables of a shard of pooled states.
+
+    Args:
+        granularities: pooled ones.
+        ids: the shard's utterances.
+        spans: the segments of each, by tier.
+        states: how the states are stored.
+    """
     tables: dict[str, tuple[list[int], dict[str, Column]]] = {
         tier: ([len(spans[tier][uid].index) for uid in ids], {"states": states, "segment": Column("<i4")})
-        for tier in job.tiers
+        for tier in granularities
+        if tier in TIERS
     }
-    if "utterance" in job.granularities:
+    if "utterance" in granularities:
         tables["utterance"] = ([1] * len(ids), {"states": states})
     return tables
 
@@ -195,17 +207,32 @@ def _encode(job: _Job, samples: Sequence[NDArray[np.float32]], ids: Sequence[str
     return torch.cat(parts, dim=1), lengths
 
 
-def _ranges(
-    job: _Job, granularity: str, ids: Sequence[str], lengths: Sequence[int], spans: Mapping[str, Mapping[str, Spans]]
+def segment_ranges(
+    grid: FrameGrid, granularity: str, ids: Sequence[str], lengths: Sequence[int], spans: Mapping[str, Spans]
 ) -> NDArray:
-    """Frame ranges of every segment of a batch, counted in the batch's frames end to end, shape (num_segments, 2)."""
+    """Frame ranges of every segment of a batch, counted in the batch's frames end to end, shape (num_segments, 2).
+
+    Args:
+        grid: where the frames lie in time.
+        granularity: a tier, or ``utterance``: all frames of each.
+        ids: the batch's utterances.
+        lengths: frames of each.
+        spans: the tier's segments of each; not looked at for ``utterance``.
+    """
     starts = np.concatenate([[0], np.cumsum(lengths)])
     if granularity == "utterance":
         return np.stack([starts[:-1], starts[1:]], axis=1)
     ranges = [np.zeros((0, 2), np.int64)]
     for uid, start, length in zip(ids, starts, lengths, strict=False):
-        span = spans[granularity][uid]
+        span = spans[uid]
         if len(span.index):
-            ranges.append(start + frame_ranges(span.starts_s, span.ends_s, length, job.encoder.grid))
-            job.zero_frame_segments += num_without_centre(span.starts_s, span.ends_s, length, job.encoder.grid)
+            ranges.append(start + frame_ranges(span.starts_s, span.ends_s, length, grid))
     return np.concatenate(ranges)
+
+
+def num_too_short(grid: FrameGrid, ids: Sequence[str], lengths: Sequence[int], spans: Mapping[str, Spans]) -> int:
+    """Segments of a batch that hold no frame's centre, and take the nearest frame."""
+    return sum(
+        num_without_centre(spans[uid].starts_s, spans[uid].ends_s, length, grid)
+        for uid, length in zip(ids, lengths, strict=True)
+    )

@@ -163,6 +163,20 @@ def _make_ctc(options: AlignerOptions) -> Aligner:
     return CtcAligner(options.ctc_model, device=pick_device(options.device))
 
 
+def _make_mfa(options: AlignerOptions) -> Aligner:
+    from mmser.extract.align.mfa import MfaAligner
+    from mmser.extract.align.mfa_program import Models
+
+    g2p = None if options.g2p_model == NONE else options.g2p_model
+    if g2p == ENGLISH_MFA and options.dictionary != ENGLISH_MFA and options.mfa_model is None:
+        raise AlignmentError(
+            f"--g2p-model {g2p} spells in the phones of --dictionary {g2p}, but the dictionary asked for is "
+            f"{options.dictionary}; give the --g2p-model that belongs to it, or none"
+        )
+    models = Models(options.dictionary, options.acoustic_model, g2p, options.mfa_model)
+    return MfaAligner(options.mfa_command, models, jobs=options.jobs)
+
+
 @dataclass(frozen=True)
 class Backend:
     """How to make an aligner, and what to know before it is made."""
@@ -181,6 +195,12 @@ class Backend:
 
 
 ALIGNERS: dict[str, Backend] = {
+    "mfa": Backend(
+        _make_mfa,
+        takes=("mfa_command", "dictionary", "acoustic_model", "g2p_model", "mfa_model"),
+        # MFA takes 10 to 30 s to start, and adapts to speakers the better the more it hears of them; 230 MB decoded.
+        shard_seconds=3600.0,
+    ),
     "pocketsphinx": Backend(_make_pocketsphinx, takes=("lexicon",), english_only=True),
     "textgrid": Backend(
         _make_textgrid,
