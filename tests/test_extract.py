@@ -57,13 +57,15 @@ SMALL_SHARDS = (
     (mmser.extract.speech_stream, "SHARD_SECONDS", 2.0),
     (mmser.extract.text_stream, "SHARD_BYTES", 20 * 192 * 2),
 )
+SMALL_ALIGNER = {"textgrid": replace(ALIGNERS["textgrid"], shard_seconds=2.0)}
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in SMALL_SHARDS:
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setitem(ALIGNERS, "textgrid", replace(ALIGNERS["textgrid"], shard_seconds=2.0))
+    for name, backend in SMALL_ALIGNER.items():
+        monkeypatch.setitem(ALIGNERS, name, backend)
 
 
 def frames_inside(start_s: float, end_s: float, num_frames: int) -> list[int]:
@@ -231,6 +233,7 @@ def extract_slowly(corpus: Path, path: Path) -> None:
     """What the killed process does: enough time between shards for the killer to strike."""
     for module, name, value in SMALL_SHARDS:
         setattr(module, name, value)
+    ALIGNERS.update(SMALL_ALIGNER)
     run(corpus, path, lambda *_: time.sleep(0.1), keep=ALL, batch_seconds=1.0)
 
 
