@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from stand_in_mfa import StandIn
 
 import mmser.extract.align.mfa_program as mfa_program
@@ -274,3 +275,12 @@ def test_a_dictionary_needs_a_g2p_model_that_fits(tmp_path: Path) -> None:
     make_aligner(AlignerOptions("mfa", **german, g2p_model="none")).close()
     with pytest.raises(AlignmentError, match=r"--dictionary german_mfa is for --align mfa, but .* 'pocketsphinx'"):
         AlignerOptions("pocketsphinx", dictionary="german_mfa")
+
+
+def test_the_conda_environment_brings_a_release_that_is_run() -> None:
+    environment = yaml.safe_load((Path(__file__).parent.parent / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    (asked,) = [d for d in environment["dependencies"] if str(d).startswith("montreal-forced-aligner")]
+    assert read_version(asked.split(">=")[1]) == mfa_program.OLDEST
+    (pip,) = [d for d in environment["dependencies"] if isinstance(d, dict)]
+    assert pip == {"pip": ["."]}

@@ -9,9 +9,9 @@ from mmser.extract.align.words import spoken_words
 from mmser.records import Utterance
 
 UNKNOWN_SHARE = 0.10
-"""Share of running words that no dictionary knows from which a corpus is doubted to be English. Transcripts of English
-speech had 0 to 0.07 (30 files of 4 to 63 words), EmoDB's ten German sentences 0.44, Swedish ones 0.46 to 0.75, a
-Spanish one 0.41."""
+"""Share of running words that no dictionary knows from which a corpus is doubted to be English. 19 English transcripts
+lacked 0.012 of 423 words together (one of them, of 21 words, 0.095), EmoDB's ten German sentences 0.44 of 97, four
+Swedish transcripts 0.51 of 45, a Spanish one 0.41 of 44."""
 
 FEWEST_WORDS = 20
 """Below this the share says nothing."""
