@@ -46,7 +46,7 @@ def _with_aligner_options(command: Any) -> Any:
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the TextGrids.")
 @click.option(
-    "--backend", type=click.Choice([*ALIGNERS]), required=True, help="mfa, pocketsphinx (English), or an import."
+    "--backend", type=click.Choice([*ALIGNERS]), required=True, help="mfa, pocketsphinx (English), ctc, or an import."
 )
 @_with_aligner_options
 @click.option("--refresh", is_flag=True, help="Redo what changed since it was aligned.")

@@ -35,6 +35,8 @@ def fill_alignments(work: Work) -> Stream:
         costs = work.look_at_audio([uid for uid in pending if uid in texts], name)
         units = writer.plan(costs, backend.shard_seconds, redo)
         meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
+        if units:
+            meter.show()  # an aligner that takes its shards whole says nothing for long
         for decoded in decode_units(units, work.utterances, options.jobs):
             for uid, reason in decoded.failures.items():
                 work.fail(uid, name, reason)
