@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from small_cache import LABELS, POOLED, TEXT, edit_manifest, make_rows, write_cache
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmser.cache import Cache, Column, StreamWriter
@@ -303,6 +303,44 @@ def test_descriptors_train_as_speech_does(cache: Path, tmp_path: Path) -> None:
     result = mmser(*command, "--granularity", "word", "--out", tmp_path / "other")
     assert result.exit_code == 1
     assert "opensmile/egemaps has no 'word' features; it holds frame, utterance" in result.output
+
+
+def test_a_linear_layer_learns_on_what_cnn14_sees_in_evaluation(cache: Path, tmp_path: Path) -> None:
+    result = mmser(
+        *("train-head", cache, "--head", "late-fusion", "--members", "cnn14,text-network", "--folds", "session"),
+        *("--epochs", 6, *QUICK, "--set", "hidden=8", "--fusion", "concat", "--out", tmp_path / "run"),
+    )
+    assert result.exit_code == 0, result.output
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    uid = predictions.loc[predictions["head"] == "late-fusion", "utterance_id"].iloc[0]
+    fold = predictions.loc[predictions["utterance_id"] == uid, "fold"].iloc[0]
+    run = next(
+        path.name.removeprefix("cnn14")
+        for path in (tmp_path / "run" / "heads").glob("cnn14-*")
+        if load_head(path)[1]["fold"] == fold
+    )
+    (ear, _), (reader, _), (layer, _) = (
+        load_head(tmp_path / "run" / "heads" / f"{name}{run}") for name in ("cnn14", "text-network", "late-fusion")
+    )
+
+    def states(stream: str, granularity: str) -> Tensor:
+        return torch.from_numpy(Cache(cache).stream(stream).packed(granularity, utterances=[uid]).values[-1:]).float()
+
+    tokens = states(TEXT, "token")[:, 1:-1]
+    own = [Sequence(one, torch.ones(one.shape[:2]).bool()) for one in (states("mel/cnn14", "frame"), tokens)]
+    with torch.no_grad():
+        features = torch.cat([part.features(Batch({}, own[1], None, own[0])) for part in (ear, reader)], -1)
+        seen = Sequence(features.unsqueeze(1), torch.ones(1, 1).bool())
+        shares = layer(Batch({"utterance": seen}, None, None)).softmax(-1)[0]
+    found = predictions[(predictions["head"] == "late-fusion") & (predictions["utterance_id"] == uid)]
+    np.testing.assert_allclose(found[[f"p_{label}" for label in LABELS]].to_numpy()[0], shares, atol=1e-4)
+
+
+def test_descriptors_belong_to_no_word(cache: Path, tmp_path: Path) -> None:
+    command = ("train-head", cache, "--head", "aligned-words", "--speech-stream", "opensmile/egemaps")
+    result = mmser(*command, "--granularity", "utterance", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "a head that reads words or positions takes an encoder's states, not those of opensmile/" in result.stderr
 
 
 def test_without_log_mel_frames_the_command_that_makes_them_is_named(tmp_path: Path) -> None:

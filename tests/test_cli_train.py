@@ -91,7 +91,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
     options = shlex.split("""
         --head late-fusion --granularity phone --layer 9 --text-layer -1 --folds split --test-split Test2
         --label emotion --labels sad,happy --seeds 5 --normalise speaker --members coattention@word,text-probe
-        --set width=64 --learning-rate 0.1 --weight-decay 0 --epochs 7 --patience 3 --batch-size 5
+        --fusion svm --set width=64 --learning-rate 0.1 --weight-decay 0 --epochs 7 --patience 3 --batch-size 5
         --class-weights balanced --label-smoothing 0.1 --speech-stream pooled/a --text-stream text/b --device cpu
         --task both --dimensions valence,trust --protocol msp-podcast --dev speaker --dev-share 0.3 --dev-seed 7
         --soft votes_ --missing keep --try-layers 3,9 --schedule cosine --warmup 0.1 --categorical-weight 0.7
@@ -125,6 +125,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         seeds=5,
         normalise="speaker",
         members=("coattention@word", "text-probe"),
+        fusion="svm",
         settings={"width": "64"},
         learning_rate=0.1,
         weight_decay=0.0,
@@ -221,6 +222,12 @@ def test_settings_reach_the_head(cache: Path, inside: Path) -> None:
         (["--set", "width=9"], "width 9 does not divide among 8 heads; choose a multiple"),
         (["--set", "feedforward=maybe"], "option feedforward=maybe: expected bool"),
         (["--head", "cnn"], "head is 'cnn'; expected one of: speech-probe, text-probe, coattention, "),
+        (
+            ["--granularity", "token"],
+            "granularity is 'token'; expected one of: frame, phone, syllable, word",
+        ),
+        (["--granularity", "word,word"], "granularity word,word: one is named twice"),
+        (["--head", "aligned-words"], "needs the alignments align/hand, which are not there; extract with --align"),
         (["--members", "text-probe"], "--members belongs to a late fusion, but the head is 'coattention'"),
         (["--folds", "sesion"], "no column 'sesion'; it has utterance_id, audio, speaker, session, split, label. Did"),
         (["--folds", "split"], "several test parts: test1 (9), test2 (9); choose one with --test-split"),
@@ -247,7 +254,7 @@ def test_mistakes_are_one_line_and_leave_nothing(cache: Path, inside: Path, argu
     assert not list(Path("runs").rglob("model.safetensors"))
 
 
-@pytest.mark.parametrize("arguments", [["--granularity", "token"], ["--seeds", "0"], ["--normalise", "session"]])
+@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--normalise", "session"]])
 def test_what_click_knows_to_be_wrong(cache: Path, inside: Path, arguments: list[str]) -> None:
     result = mmser("train-head", cache, *arguments)
     assert result.exit_code == 2

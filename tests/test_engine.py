@@ -31,6 +31,17 @@ CASES = {
     "deep co-attention": ("coattention", {"width": 8, "heads": 1, "blocks": 2, "self_attention": "after"}, 1),
     "plain co-attention": ("coattention", {"width": 8, "heads": 2, "dropout": 0.0, "block_dropout": 0.0}, 1),
     "mixing co-attention": ("coattention", {"width": 8, "heads": 1, "pooling": "attention"}, LAYERS),
+    "co-attention by time": ("coattention", {"width": 8, "heads": 1, "positions": "time", "queries": "last"}, 1),
+    "summaries": ("cls-coattention", {"width": 8, "heads": 2, "summary": "attention"}, 1),
+    "random co-attention": ("bayesian-coattention", {"width": 8, "heads": 2, "shape": 2.0}, 1),
+    "crossmodal": ("crossmodal-transformer", {"width": 8, "heads": 1, "blocks": 2}, 1),
+    "crossing": ("mmer-cross", {"width": 8, "heads": 2}, 1),
+    "one query": ("attention-pool", {"width": 8, "positions": "word"}, 1),
+    "words": ("aligned-words", {"width": 8, "heads": 2}, LAYERS),
+    "film": ("film", {"width": 8}, 1),
+    "conditioned states": ("conditioned-states", {"width": 8, "blocks": 2}, 1),
+    "text network": ("text-network", {"hidden": 8}, 1),
+    "experts": ("moe", {"width": 8, "layers": "experts"}, LAYERS),
 }
 """Kind, options, speech layers in the mix."""
 
@@ -39,7 +50,8 @@ def a_stream(dim: int, layers: int, seed: int, dtype: torch.dtype = torch.float1
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 6, NUM)
     values = torch.from_numpy(rng.normal(1.0, 2.0, (layers, lengths.sum(), dim))).to(dtype)
-    return Packed(values, torch.tensor([0, *np.cumsum(lengths)]))
+    words = torch.from_numpy(np.concatenate([np.arange(length) // 2 - (seed == 2) for length in lengths]))
+    return Packed(values, torch.tensor([0, *np.cumsum(lengths)]), words, words / 3 + 0.1 * seed)
 
 
 def a_table() -> Table:
@@ -101,6 +113,11 @@ def assert_identical(one: Trained, other: Trained) -> None:
         assert torch.equal(one.state[name], other.state[name]), name
 
 
+def test_every_head_is_under_test() -> None:
+    """Those that read log-mel frames train apart: test_apart.py."""
+    assert {kind for kind, _, _ in CASES.values()} == {kind for kind in HEADS if not HEADS[kind].needs_mel}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_alone_among_others_and_serially_a_run_is_the_same(case: str) -> None:
     """After 24 steps, 6 an epoch (the last one of a single utterance)."""
@@ -121,7 +138,7 @@ def test_without_normalising_clipping_and_weights_too() -> None:
     plain = Training(epochs=4, batch_size=16, normalise="none", clip_norm=0.0)
     among = train(table, labels, build, neighbours("co-attention"), plain)
     assert_same(among[1], train_serially(table, labels, build, a_run("co-attention"), plain))
-    assert not among[1].state["pairs.word.speech_input.standardise.mean"].any()
+    assert not among[1].state["pairs.word.speech_input.input.standardise.mean"].any()
 
 
 def test_runs_that_stop_leave_the_others_as_they_were() -> None:
@@ -171,7 +188,7 @@ def test_labels_and_features_of_other_rows_change_nothing(case: str) -> None:
     for name, stream in table.streams.items():
         values = stream.values.clone()
         values[:, stream.states_of(hidden)] = 1e3
-        streams[name] = Packed(values, stream.offsets)
+        streams[name] = replace(stream, values=values)
     other_table = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"])
     clean = train(table, labels, a_build(case), runs, TRAINING)
     for one, other in zip(clean, train(other_table, other_labels, a_build(case), runs, TRAINING), strict=True):

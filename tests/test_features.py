@@ -71,7 +71,9 @@ def test_a_text_layer_that_is_not_stored(cache: Cache) -> None:
             load_table(opened(cache, text=True), [make_rows()["utterance_id"][0]], [], layer, CPU)
 
 
-@pytest.mark.parametrize(("asked", "layers"), [("mix", LAYERS), ("-1", [9]), ("-3", [0]), ("4", [4]), ("0", [0])])
+@pytest.mark.parametrize(
+    ("asked", "layers"), [("mix", LAYERS), ("-1", [9]), ("-3", [0]), ("4", [4]), ("0", [0]), ("9,4", [9, 4])]
+)
 def test_speech_layers(cache: Cache, asked: str, layers: list[int]) -> None:
     assert speech_layers(opened(cache, "word"), asked) == layers
 
@@ -81,8 +83,11 @@ def test_speech_layers(cache: Cache, asked: str, layers: list[int]) -> None:
     [
         ("1", "--layer 1: stored layers are 0, 4, 9"),
         ("-4", "--layer -4: stored layers are 0, 4, 9"),
-        ("last", "--layer last: expected a number, or mix"),
-        ("4.0", "--layer 4.0: expected a number, or mix"),
+        ("last", "--layer last: expected a number, several (4,8,12), or mix"),
+        ("4.0", "--layer 4.0: expected a number, several (4,8,12), or mix"),
+        ("4,9,", "--layer 4,9,: expected a number, several"),
+        ("4,5", "--layer 4,5: stored layers are 0, 4, 9"),
+        ("9,-1", "--layer 9,-1: a layer is named twice"),
     ],
 )
 def test_speech_layers_that_are_none(cache: Cache, asked: str, message: str) -> None:

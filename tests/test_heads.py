@@ -10,8 +10,9 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
+from mmser.heads.attention import Block
 from mmser.heads.batch import Batch, Inputs, Sequence
-from mmser.heads.coattention import Block, CoAttention, CoAttentionOptions, PairLayer
+from mmser.heads.coattention import CoAttention, CoAttentionOptions, PairLayer
 from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked_mean, masked_std
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
 
@@ -26,7 +27,30 @@ VARIANTS = [
     ("coattention", {"width": 16, "heads": 4}),
     ("coattention", {"width": 16, "heads": 2, "blocks": 2, "self_attention": "before", "pooling": "mean+std"}),
     ("coattention", {"width": 8, "heads": 1, "self_attention": "after", "pooling": "attention", "feedforward": False}),
+    ("coattention", {"width": 8, "heads": 2, "blocks": 2, "queries": "last", "positions": "word"}),
+    ("cls-coattention", {"width": 8, "heads": 2}),
+    ("cls-coattention", {"width": 8, "heads": 1, "summary": "attention", "feedforward": False, "block_dropout": 0.0}),
+    ("bayesian-coattention", {"width": 8, "heads": 2}),
+    ("bayesian-coattention", {"width": 8, "heads": 1, "shape": 1.0, "prior": "none", "pooling": "attention"}),
+    ("crossmodal-transformer", {"width": 8, "heads": 2, "blocks": 2, "focus": 3.0, "positions": "time"}),
+    ("crossmodal-transformer", {"width": 8, "heads": 1, "blocks": 1, "self_attention": False, "pooling": "mean+std"}),
+    ("mmer-cross", {"width": 8, "heads": 2}),
+    ("mmer-cross", {"width": 8, "heads": 1, "feedforward": False}),
+    ("attention-pool", {"width": 8, "positions": "word"}),
+    ("aligned-words", {"width": 8, "heads": 2}),
+    ("aligned-words", {"width": 8, "heads": 1, "blocks": 0, "pooling": "mean+std"}),
+    ("film", {"width": 8}),
+    ("film", {"width": 8, "pooling": "attention", "dropout": 0.0}),
+    ("moe", {"width": 8}),
+    ("moe", {"width": 8, "layers": "experts", "gate_hidden": 4}),
+    ("conditioned-states", {"width": 8}),
+    ("text-network", {"hidden": 8}),
 ]
+
+
+def test_every_head_is_under_test() -> None:
+    """Those that read log-mel frames are in test_system_b.py."""
+    assert {kind for kind, _ in VARIANTS} == {kind for kind in HEADS if not HEADS[kind].needs_mel}
 
 
 def a_head(kind: str, options: dict, layers: int = 1, seed: int = 0) -> nn.Module:
@@ -40,14 +64,17 @@ def a_head(kind: str, options: dict, layers: int = 1, seed: int = 0) -> nn.Modul
 
 
 def a_sequence(lengths: list[int], width: int, dim: int, layers: int = 1, seed: int = 0) -> Sequence:
-    """Random states; what lies in the padding is a large random number, different for every width."""
+    """Random states, two a word; what lies in the padding is a large random number, different for every width."""
     noise = torch.Generator().manual_seed(1000 * width + seed)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     values = 1e3 * torch.randn(len(lengths), layers, width, dim, generator=noise)
     for b, length in enumerate(lengths):
         states = torch.randn(layers, length, dim, generator=torch.Generator().manual_seed(100 * seed + b))
         values[b, :, :length] = states
-    return Sequence(values if layers > 1 else values[:, 0], mask)
+    places = torch.arange(width).expand_as(mask)
+    word = torch.where(mask & (places != 3), places // 2, -1)  # the fourth state belongs to no word
+    time = torch.where(word >= 0, 0.1 + 0.2 * places, -1.0)
+    return Sequence(values if layers > 1 else values[:, 0], mask, word, time)
 
 
 def a_batch(extra: int = 0, layers: int = 1, key: int | None = None, empty: bool = False) -> Batch:
@@ -98,9 +125,34 @@ def test_a_stack_gives_what_its_members_give(kind: str, options: dict) -> None:
 def test_dropout_needs_a_key_and_depends_on_it(kind: str, options: dict) -> None:
     head = a_head(kind, options)
     plain, first, second = head(a_batch()), head(a_batch(key=1)), head(a_batch(key=2))
-    has_dropout = bool(options.get("dropout")) or kind == "coattention"
+    drawn = {**vars(HEADS[kind].options()), **options}
+    has_dropout = any(drawn.get(name) for name in ("dropout", "block_dropout", "shape"))
     assert torch.equal(first, second) != has_dropout
     assert torch.equal(plain, first) != has_dropout
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_a_head_is_its_features_and_a_linear_layer(kind: str, options: dict) -> None:
+    """A fusion of the members' features trains that layer anew."""
+    head, batch = a_head(kind, options, layers=2), a_batch(layers=2)
+    features = head.features(batch)
+    assert features.shape == (B, head.classify.in_features)
+    torch.testing.assert_close(features @ head.classify.weight.T + head.classify.bias, head(batch))
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_a_head_without_links_reads_none(kind: str, options: dict) -> None:
+    asked = HEADS[kind].links(HEADS[kind].options(**options))
+    assert asked == ({"word"} if kind == "aligned-words" else {options.get("positions", "none")} - {"none"})
+    whole = a_batch()
+
+    def bare(sequence: Sequence) -> Sequence:
+        absent = {name: None for name in ("word", "time") if name not in asked}
+        return sequence._replace(**absent)
+
+    batch = Batch({name: bare(own) for name, own in whole.speech.items()}, bare(whole.text), None)
+    head = a_head(kind, options)
+    assert torch.equal(head(batch), head(whole))
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -117,6 +169,15 @@ def test_options_can_be_built_without_arguments_and_are_frozen(kind: str) -> Non
         ("text-probe", {"dropout": 1.0}, "dropout is 1; expected at least 0 and less than 1"),
         ("coattention", {"width": 100, "heads": 8}, "width 100 does not divide among 8 heads"),
         ("coattention", {"blocks": 0}, "blocks is 0; expected at least 1"),
+        ("coattention", {"queries": "first"}, "queries is 'first'; expected one of: all, last"),
+        ("coattention", {"positions": "index"}, "positions is 'index'; expected one of: none, word, time"),
+        ("cls-coattention", {"summary": "cls"}, "summary is 'cls'; expected one of: mean, attention"),
+        ("bayesian-coattention", {"shape": 0}, "shape is 0; expected more"),
+        ("bayesian-coattention", {"prior": "lexicon"}, "prior is 'lexicon'; expected one of: contextual, none"),
+        ("crossmodal-transformer", {"focus": 0}, "focus is 0; expected more"),
+        ("aligned-words", {"blocks": -1}, "blocks is -1; expected at least 0"),
+        ("film", {"pooling": "max"}, "pooling is 'max'; expected one of: mean, mean+std, attention"),
+        ("moe", {"layers": "all"}, "layers is 'all'; expected one of: mix, experts"),
         ("coattention", {"self_attention": "both"}, "self_attention is 'both'; expected one of: none, before, after"),
     ],
 )
@@ -159,6 +220,23 @@ def test_the_probe_that_pools_first_is_superbs_probe_gradients_included() -> Non
         torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5)
 
 
+def test_on_utterance_means_superbs_probe_is_the_one_on_frames_gradients_included() -> None:
+    torch.manual_seed(0)
+    probes = [SpeechProbe(Inputs(D, 0, (name,), 4), 3, SpeechProbeOptions(hidden=8)) for name in ("frame", "utterance")]
+    frames = a_sequence([9, 1, 5, 7], 9, D, layers=4)
+    state = probes[0].state_dict()
+    state["streams.frame.mix.logits"].normal_()
+    state["streams.frame.standardise.mean"].normal_()
+    probes[1].load_state_dict({name.replace("frame", "utterance"): value for name, value in state.items()})
+    means = Sequence(masked_mean(frames.values, frames.mask).unsqueeze(2), torch.ones(4, 1).bool())
+    batch = Batch({"utterance": means}, None, None)
+    results = []
+    for probe, outputs in zip(probes, (in_frame_order(probes[0], frames), probes[1](batch)), strict=True):
+        results.append((outputs, *torch.autograd.grad(outputs.logsumexp(-1).sum(), list(probe.parameters()))))
+    for published, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5)
+
+
 def test_pooled_stream_takes_mean_and_deviation_of_standardised_states() -> None:
     stream = PooledStream("word", D, 1, "mean+std")
     stream.standardise.mean.normal_()
@@ -177,14 +255,14 @@ def test_layer_mix_starts_as_the_mean_of_the_layers() -> None:
 
 
 def test_masked_statistics_are_those_of_the_valid_steps() -> None:
-    values, mask = a_sequence([4, 1, 0], 6, D)
+    values, mask, *_ = a_sequence([4, 1, 0], 6, D)
     torch.testing.assert_close(masked_mean(values, mask)[0], values[0, :4].mean(0))
     torch.testing.assert_close(masked_std(values, mask)[0], values[0, :4].std(0, correction=0))
     assert not masked_mean(values, mask)[2].any()
 
 
 def test_attention_pooling_weighs_by_the_learned_query() -> None:
-    values, mask = a_sequence([3, 2], 5, D)
+    values, mask, *_ = a_sequence([3, 2], 5, D)
     pool = Pool(D, "attention")
     weights = (values[0, :3] @ pool.score.weight[0]).softmax(0)
     torch.testing.assert_close(pool(values, mask)[0], weights @ values[0, :3])
@@ -193,7 +271,7 @@ def test_attention_pooling_weighs_by_the_learned_query() -> None:
 def test_a_block_is_torchs_decoder_layer() -> None:
     """A block is nn.MultiheadAttention, residual, norm, feed-forward, residual, norm: compare with torch's parts."""
     torch.manual_seed(0)
-    block = Block(CoAttentionOptions(width=16, heads=4))
+    block = Block(16, 4, 0.1)
     query, context = a_sequence([T, 3], T, 16, seed=4), a_sequence([N, 2], N, 16, seed=5)
     theirs = nn.MultiheadAttention(16, 4, batch_first=True)
     attention = block.attention

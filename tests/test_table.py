@@ -46,7 +46,7 @@ def test_gather_of_one_layer_has_no_layer_axis() -> None:
 
 def test_a_stream_without_any_state() -> None:
     stream = Packed(torch.zeros(1, 0, DIM), torch.zeros(3, dtype=torch.int64))
-    values, mask = stream.gather(torch.tensor([[0, 1]]))
+    values, mask, *_ = stream.gather(torch.tensor([[0, 1]]))
     assert values.shape == (1, 2, 1, DIM)
     assert not mask.any()
     with pytest.raises(ProtocolError, match="2 utterances have no states at all"):

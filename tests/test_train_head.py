@@ -126,7 +126,7 @@ def padded(states: list[np.ndarray]) -> Sequence:
     return Sequence(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(mask))
 
 
-@pytest.mark.parametrize(("layer", "indices"), [("mix", [0, 1, 2]), ("4", [1])])
+@pytest.mark.parametrize(("layer", "indices"), [("mix", [0, 1, 2]), ("4", [1]), ("9,4", [2, 1])])
 def test_saved_heads_run_by_hand_give_the_predictions(
     cache: Path, tmp_path: Path, layer: str, indices: list[int]
 ) -> None:

@@ -13,7 +13,17 @@ import click
 from mmser.commands.defaults import default_of
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
-from mmser.train.options import DEV_RULES, MISSING, NORMALISATIONS, OPTIMISERS, SCHEDULES, TASKS, Experiment, Training
+from mmser.train.options import (
+    DEV_RULES,
+    FUSION_RULES,
+    MISSING,
+    NORMALISATIONS,
+    OPTIMISERS,
+    SCHEDULES,
+    TASKS,
+    Experiment,
+    Training,
+)
 from mmser.train.presets import PRESETS
 
 _OF_TRAINING = (
@@ -35,13 +45,18 @@ def training_options(command: Any) -> Any:
             click.option(
                 "--head",
                 default=default("head"),
-                help="speech-probe, text-probe, coattention, cnn14, conditioned-cnn14, conditioned-states, "
-                "text-network, late-fusion.",
+                help="speech-probe, text-probe, coattention, cls-coattention, bayesian-coattention, "
+                "crossmodal-transformer, mmer-cross, attention-pool, aligned-words, film, moe, cnn14, "
+                "conditioned-cnn14, conditioned-states, text-network, late-fusion.",
             ),
             click.option(
-                "--granularity", type=click.Choice(GRANULARITIES), default=default("granularity"), help="Of speech."
+                "--granularity",
+                default=default("granularity"),
+                help=f"Of speech: {', '.join(GRANULARITIES)}; several for a head that sees them all.",
             ),
-            click.option("--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned)."),
+            click.option(
+                "--layer", default=default("layer"), help="Speech layer: a number, -1 (last), mix (learned), 4,8 (mix)."
+            ),
             click.option("--text-layer", type=int, help="Text layer. [default: the last that is stored]"),
             click.option("--try-layers", default="", show_default=False, help="Layers, comma-separated; dev chooses."),
             click.option(
@@ -69,6 +84,9 @@ def training_options(command: Any) -> Any:
             click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),
             click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
             click.option("--members", default="", show_default=False, help="Of late-fusion: HEAD@GRANULARITY,HEAD,..."),
+            click.option(
+                "--fusion", type=click.Choice(FUSION_RULES), default=default("fusion"), help="How members are combined."
+            ),
             click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Head option: width=128."),
             click.option("--learning-rate", default=str(default("learning_rate")), help="Several: dev chooses."),
             click.option("--weight-decay", default=str(default("weight_decay")), help="Several: dev chooses."),
@@ -175,7 +193,8 @@ def run_name(experiment: Experiment) -> str:
     """
     layer = "-".join(("try", *experiment.try_layers)) if experiment.try_layers else experiment.layer
     task = "" if experiment.task == "categorical" else f"-{experiment.task}"
-    return f"{experiment.head}-{experiment.granularity}-{layer}{task}"
+    fusion = "" if experiment.fusion == "mean" else f"-{experiment.fusion}"
+    return f"{experiment.head}{fusion}-{experiment.granularity}-{layer}{task}".replace(",", "+")
 
 
 @click.command("train-head")

@@ -5,8 +5,9 @@ A head is built by ``Head(inputs, num_outputs, options)``, keeps those three as 
 (:mod:`mmser.train.engine` stacks them with ``torch.func.vmap``) a head
 
 - takes no decision that depends on data, and changes no buffer in ``forward``;
-- draws nothing at random but through :class:`~mmser.heads.dropout.KeyedDropout`;
-- gives the same output however much padding there is, and a finite one for an empty sequence.
+- draws nothing at random but through :mod:`mmser.heads.dropout`;
+- gives the same output however much padding there is, and a finite one for an empty sequence;
+- is ``classify(dropout(features(batch)))``, so that a fusion can take its ``features`` and train another last layer.
 
 A head whose ``stacks`` is False (CNN14, for its batch norms) may read and move buffers in ``forward``: its runs train
 one by one (:mod:`mmser.train.apart`), and it is in evaluation mode whenever it is asked.
@@ -21,11 +22,19 @@ from typing import Any
 from torch import nn
 
 from mmser.errors import ProtocolError
+from mmser.heads.aligned_words import AlignedWords, AlignedWordsOptions
+from mmser.heads.attention_pool import AttentionPool, AttentionPoolOptions
 from mmser.heads.base import Head
 from mmser.heads.batch import Inputs
+from mmser.heads.bayesian_coattention import BayesianCoAttention, BayesianCoAttentionOptions
+from mmser.heads.cls_coattention import ClsCoAttention, ClsCoAttentionOptions
 from mmser.heads.cnn14 import Cnn14, Cnn14Options, ConditionedCnn14, ConditionedCnn14Options
 from mmser.heads.coattention import CoAttention, CoAttentionOptions
 from mmser.heads.conditioned_states import ConditionedStates, ConditionedStatesOptions
+from mmser.heads.crossmodal_transformer import CrossmodalTransformer, CrossmodalTransformerOptions
+from mmser.heads.film import Film, FilmOptions
+from mmser.heads.mmer_cross import MmerCross, MmerCrossOptions
+from mmser.heads.moe import MixtureOfExperts, MixtureOfExpertsOptions
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
 from mmser.heads.text_network import TextNetwork, TextNetworkOptions
 from mmser.heads.text_probe import TextProbe, TextProbeOptions
@@ -45,6 +54,17 @@ class HeadKind:
     """Reads ``batch.text``."""
     needs_mel: bool = False
     """Reads ``batch.mel``."""
+    needs_words: bool = False
+    """Reads ``Sequence.word``, whatever its options are."""
+
+    def links(self, options: Any) -> frozenset[str]:
+        """What ties speech to text in the batch that it reads: ``word``, ``time``, both or nothing.
+
+        >>> sorted(HEADS["coattention"].links(CoAttentionOptions(positions="time")))
+        ['time']
+        """
+        asked = {"word"} if self.needs_words else set()
+        return frozenset(asked | ({getattr(options, "positions", "none")} - {"none"}))
 
     def build(self, inputs: Inputs, num_outputs: int, options: Any) -> nn.Module:
         """The head, after a check that the inputs hold what it reads.
@@ -70,6 +90,18 @@ HEADS: dict[str, HeadKind] = {
     "speech-probe": HeadKind(SpeechProbe, SpeechProbeOptions, needs_speech=True, needs_text=False),
     "text-probe": HeadKind(TextProbe, TextProbeOptions, needs_speech=False, needs_text=True),
     "coattention": HeadKind(CoAttention, CoAttentionOptions, needs_speech=True, needs_text=True),
+    "cls-coattention": HeadKind(ClsCoAttention, ClsCoAttentionOptions, needs_speech=True, needs_text=True),
+    "bayesian-coattention": HeadKind(
+        BayesianCoAttention, BayesianCoAttentionOptions, needs_speech=True, needs_text=True
+    ),
+    "crossmodal-transformer": HeadKind(
+        CrossmodalTransformer, CrossmodalTransformerOptions, needs_speech=True, needs_text=True
+    ),
+    "mmer-cross": HeadKind(MmerCross, MmerCrossOptions, needs_speech=True, needs_text=True),
+    "attention-pool": HeadKind(AttentionPool, AttentionPoolOptions, needs_speech=True, needs_text=True),
+    "aligned-words": HeadKind(AlignedWords, AlignedWordsOptions, needs_speech=True, needs_text=True, needs_words=True),
+    "film": HeadKind(Film, FilmOptions, needs_speech=True, needs_text=True),
+    "moe": HeadKind(MixtureOfExperts, MixtureOfExpertsOptions, needs_speech=True, needs_text=True),
     "cnn14": HeadKind(Cnn14, Cnn14Options, needs_speech=False, needs_text=False, needs_mel=True),
     "conditioned-cnn14": HeadKind(
         ConditionedCnn14, ConditionedCnn14Options, needs_speech=False, needs_text=True, needs_mel=True

@@ -16,6 +16,12 @@ class Sequence(NamedTuple):
     """(B, T, D) float32; (B, L, T, D) where all L encoder layers go to a learned mix. Padding is finite."""
     mask: Tensor
     """(B, T) bool; True where there is a state. A row may be empty: an utterance without words, say."""
+    word: Tensor | None = None
+    """(B, T) int64: which word of the transcript a state belongs to, counted from 0; -1: none. Only for heads that ask
+    (:meth:`mmser.heads.HeadKind.links`), in speech and text alike."""
+    time: Tensor | None = None
+    """(B, T) float32: the middle of a state in seconds of the utterance, for a token that of its word as it was spoken;
+    -1: not known. Only for heads that ask."""
 
 
 class Batch(NamedTuple):

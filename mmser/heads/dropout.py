@@ -69,8 +69,27 @@ class KeyedDropout(nn.Module):
         return torch.cat([(state & 0xFFFF) >= limit, state >= limit << 16], -1)[..., : shape[-1]]
 
 
+class KeyedUniform(nn.Module):
+    """Numbers drawn evenly from (0, 1) by key and place, for heads that are random in more than dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.salt: int | None = None
+
+    def forward(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
+        """Draw a tensor of ``shape`` (B, ...), float32, by ``key`` (B,). Every axis but the first may be padded."""
+        assert self.salt is not None, "the head has to call number_dropouts(self) at the end of its constructor"
+        state = mix(key & _MASK)
+        state = mix(state ^ (key >> 32))
+        state = mix(state ^ self.salt)
+        for size in shape[1:]:
+            state = mix(state.unsqueeze(-1) ^ torch.arange(size, device=key.device))
+        # The middle of one of 2^23 equal parts: float32 holds each exactly, and none is 0 or 1.
+        return ((state >> 9).float() + 0.5) * 2.0**-23
+
+
 def number_dropouts(head: nn.Module) -> None:
-    """Give every :class:`KeyedDropout` of ``head`` its salt: its number in the order of the modules."""
-    dropouts = [module for module in head.modules() if isinstance(module, KeyedDropout)]
+    """Give all that is random in ``head`` its salt: its number in the order of the modules."""
+    dropouts = [module for module in head.modules() if isinstance(module, KeyedDropout | KeyedUniform)]
     for number, dropout in enumerate(dropouts):
         dropout.salt = number

@@ -109,7 +109,7 @@ class PooledStream(nn.Module):
         utterance's L x D; the result and its gradients are the same.
         """
         assert not self.with_std
-        values, mask = sequence
+        values, mask = sequence.values, sequence.mask
         scale, shift = self.standardise.std.reciprocal(), self.standardise.mean
         if self.mix is not None:
             scale = scale * self.mix.logits.softmax(0).unsqueeze(-1)
@@ -120,7 +120,7 @@ class PooledStream(nn.Module):
 
     def forward(self, sequence: Sequence) -> Tensor:
         """Pool to (B, out_dim)."""
-        values, mask = sequence
+        values, mask = sequence.values, sequence.mask
         filled = mask.any(-1, keepdim=True).to(values.dtype)
         if values.dim() == 4:
             filled = filled.unsqueeze(-1)
@@ -175,3 +175,25 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(~mask, lowest).softmax(-1) * mask
+
+
+def masked_max(values: Tensor, mask: Tensor) -> Tensor:
+    """Largest value of each feature over the valid steps, (B, T, D) to (B, D); zeros where there are none.
+
+    >>> masked_max(torch.tensor([[[1.0], [-3.0], [9.0]]]), torch.tensor([[True, True, False]])).tolist()
+    [[1.0]]
+    """
+    lowest = torch.finfo(values.dtype).min
+    largest = values.masked_fill(~mask.unsqueeze(-1), lowest).amax(-2)
+    return largest.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+
+
+def last_state(sequence: Sequence) -> Sequence:
+    """The last valid state of each row, as a sequence of one; zeros, and not valid, where there is none."""
+    after = torch.nn.functional.pad(sequence.mask, (0, 1))[..., 1:]
+    return as_one(masked_mean(sequence.values, sequence.mask & ~after), sequence.mask)
+
+
+def as_one(vector: Tensor, mask: Tensor) -> Sequence:
+    """A vector (B, D) that stands for a sequence with ``mask`` (B, T), as a sequence of one state."""
+    return Sequence(vector.unsqueeze(-2), mask.any(-1, keepdim=True))

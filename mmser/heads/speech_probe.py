@@ -34,7 +34,8 @@ class SpeechProbe(Head):
 
     SUPERB projects every frame and then takes the mean. The mean of projections is the projection of the mean, so here
     the mean comes first: the same function with the same gradients for 1/T of the work. It follows that the probe on
-    the ``utterance`` granularity *is* the probe on ``frame``. Several granularities are pooled apart and concatenated.
+    the ``utterance`` granularity *is* the probe on ``frame``, but for the statistics that training standardises by:
+    there they are those of utterance means. Several granularities are pooled apart and concatenated.
     """
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: SpeechProbeOptions) -> None:
@@ -55,10 +56,12 @@ class SpeechProbe(Head):
         """Outputs (B, num_outputs)."""
         if self.options.pooling == "mean" and (batch.key is None or not self.options.dropout):
             return self._as_one_product(batch)
+        return self.classify(self.dropout(self.features(batch), batch.key))
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the last layer sees (B, classify.in_features)."""
         pooled = torch.cat([stream(batch.speech[name]) for name, stream in self.streams.items()], -1)
-        if self.project is not None:
-            pooled = self.project(pooled)
-        return self.classify(self.dropout(pooled, batch.key))
+        return pooled if self.project is None else self.project(pooled)
 
     def _as_one_product(self, batch: Batch) -> Tensor:
         """The same without dropout: two linear maps are one, of a few outputs instead of hundreds."""

@@ -43,8 +43,10 @@ class TextProbe(Head):
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs (B, num_outputs)."""
+        return self.classify(self.dropout(self.features(batch), batch.key))
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the last layer sees (B, classify.in_features)."""
         assert batch.text is not None, "a text head needs text in the batch"
         pooled = self.stream(batch.text)
-        if self.project is not None:
-            pooled = self.project(pooled)
-        return self.classify(self.dropout(pooled, batch.key))
+        return pooled if self.project is None else self.project(pooled)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from mmser.cache import Cache, PackedColumn, Stream
 from mmser.errors import ProtocolError
+from mmser.records import TIERS
+from mmser.train.columns import stored_column
+from mmser.train.links import Linker
 from mmser.train.table import Packed, Table
 
 MIX = "mix"
@@ -30,15 +33,20 @@ class Sources:
     text: Stream | None
     mel: Stream | None = None
     """Log-mel frames."""
+    align: Stream | None = None
+    """Alignments, where a head has to know which word a state belongs to, or when it was spoken."""
 
     @property
     def streams(self) -> list[Stream]:
         """All of them; one that holds several of the granularities is there once for each."""
-        return [*self.speech.values(), *(stream for stream in (self.text, self.mel) if stream is not None)]
+        return [*self.speech.values(), *(one for one in (self.text, self.mel, self.align) if one is not None)]
 
     def without(self, utterance_ids: Sequence[str]) -> dict[str, str]:
         """Utterances that some head could not see, with the reason."""
-        return {uid: reason for lacking in self._lacking(utterance_ids) for uid, reason in lacking.items()}
+        lacking = self._lacking(utterance_ids)
+        if self.align is not None:
+            lacking.append({uid: f"not in stream {self.align.name}" for uid in utterance_ids if uid not in self.align})
+        return {uid: reason for one in lacking for uid, reason in one.items()}
 
     def blind(self, utterance_ids: Sequence[str]) -> set[str]:
         """Utterances of which nothing at all could be seen, in any stream."""
@@ -78,8 +86,9 @@ def open_sources(
     mel: bool = False,
     speech_stream: str | None,
     text_stream: str | None,
+    linked: bool = False,
 ) -> Sources:
-    """Find the stream that holds each granularity, the text stream, and the log-mel frames.
+    """Find the stream that holds each granularity, the text, the log-mel frames, and what ties speech to text.
 
     Args:
         cache: the cache.
@@ -89,6 +98,7 @@ def open_sources(
         mel: whether log-mel frames are needed.
         speech_stream: which stream, where the cache holds several that would do.
         text_stream: the same for text.
+        linked: whether alignments are needed.
 
     Raises:
         ProtocolError: no stream holds the granularity (says which there are), several do and none was named, or the
@@ -122,7 +132,29 @@ def open_sources(
         speech,
         _pick(cache, "text", text_stream, "--text-stream") if text else None,
         _log_mel(cache) if mel else None,
+        _alignments(cache, speech) if linked else None,
     )
+
+
+def _alignments(cache: Cache, speech: dict[str, Stream]) -> Stream:
+    """The alignments that the pooled states were made from; for frames alone, the only ones that there are."""
+    other = [stream.name for stream in speech.values() if stream.name.startswith(f"{DESCRIPTORS}/")]
+    if other:
+        raise ProtocolError(f"a head that reads words or positions takes an encoder's states, not those of {other[0]}")
+    names = sorted({f"align/{s.name.rpartition('@')[2]}" for s in speech.values() if s.name.startswith("pooled/")})
+    names = names or [name for name in cache.stream_names if name.startswith("align/")]
+    if len(names) != 1:
+        raise ProtocolError(
+            f"{cache.path}: a head that reads words or positions needs one alignment to link frames to words; there "
+            f"are {', '.join(names) or 'none'}. Name pooled speech beside the frames (--granularity frame,word), or "
+            "extract with --align"
+        )
+    if names[0] not in cache.stream_names:
+        raise ProtocolError(
+            f"{cache.path}: a head that reads words or positions needs the alignments {names[0]}, which are not there; "
+            "extract with --align"
+        )
+    return cache.stream(names[0])
 
 
 def _log_mel(cache: Cache) -> Stream:
@@ -152,10 +184,15 @@ def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
 
 
 def speech_layers(sources: Sources, asked: str) -> list[int]:
-    """The encoder layers to read: one number, ``-1`` for the last that is stored, or ``mix`` for all.
+    """The encoder layers to read.
+
+    Args:
+        sources: the streams; the first of speech decides.
+        asked: a number; ``-1`` for the last that is stored; several (``4,8,12``) for a learned mix of those; ``mix``
+            for one of all.
 
     Raises:
-        ProtocolError: not understood, or not stored.
+        ProtocolError: not understood, not stored, or named twice.
     """
     first = next(iter(sources.speech.values()))
     stored = first.layers
@@ -169,12 +206,15 @@ def speech_layers(sources: Sources, asked: str) -> list[int]:
             )
         return stored
     try:
-        layer = _stored_layer(stored, int(asked))
+        found = [_stored_layer(stored, int(part)) for part in asked.split(",")]
     except ValueError as error:
-        raise ProtocolError(f"--layer {asked}: expected a number, or {MIX}") from error
-    if layer is None:
+        raise ProtocolError(f"--layer {asked}: expected a number, several (4,8,12), or {MIX}") from error
+    layers = [layer for layer in found if layer is not None]
+    if len(layers) < len(found):
         raise ProtocolError(f"--layer {asked}: stored layers are {', '.join(map(str, stored))}")
-    return [layer]
+    if len(set(layers)) < len(layers):
+        raise ProtocolError(f"--layer {asked}: a layer is named twice")
+    return layers
 
 
 def _stored_layer(stored: Sequence[int], asked: int) -> int | None:
@@ -185,7 +225,11 @@ def _stored_layer(stored: Sequence[int], asked: int) -> int | None:
 
 
 def load_table(
-    sources: Sources, utterance_ids: Sequence[str], layers: Sequence[int], text_layer: int | None, device: torch.device
+    sources: Sources,
+    utterance_ids: Sequence[str],
+    layers: Sequence[int],
+    text_layer: int | None,
+    device: torch.device,
 ) -> Table:
     """Read the states of some utterances onto a device, in this order; one that a stream lacks has none there.
 
@@ -196,43 +240,40 @@ def load_table(
         text_layer: text layer; -1 or None is the last that is stored.
         device: where the states are to lie.
 
+    Returns:
+        The table; its states know their words and times where the sources have alignments.
+
     Raises:
-        ProtocolError: the text layer is not stored.
+        ProtocolError: the text layer is not stored, or the alignments are not those of the states.
         CacheError: a speech layer is not stored.
     """
-    speech = {
-        granularity: _packed(_stored(stream, granularity, "states", utterance_ids, layers), device)
-        for granularity, stream in sources.speech.items()
-    }
+    linker = None if sources.align is None else Linker(sources.align, utterance_ids)
+    speech = {}
+    for granularity, stream in sources.speech.items():
+        states = stored_column(stream, granularity, "states", utterance_ids, layers)
+        links = None
+        if linker is not None and granularity == "frame":
+            links = linker.of_frames(states.offsets)
+        elif linker is not None and granularity in TIERS:
+            links = linker.of_segments(stream, granularity)
+        speech[granularity] = _packed(states, links, device)
     text = None
     if sources.text is not None:
         stored = sources.text.layers
         layer = _stored_layer(stored, -1 if text_layer is None else text_layer)
         if layer is None:
             raise ProtocolError(f"--text-layer {text_layer}: stored layers are {', '.join(map(str, stored))}")
-        states = _stored(sources.text, "token", "states", utterance_ids, layer)
-        starts = _stored(sources.text, "token", "start", utterance_ids).values
-        text = _packed(_without(states, starts < 0), device)
+        states = stored_column(sources.text, "token", "states", utterance_ids, layer)
+        starts = stored_column(sources.text, "token", "start", utterance_ids).values
+        links = None
+        if linker is not None:
+            words = stored_column(sources.text, "token", "word", utterance_ids)
+            links = words.values[starts >= 0].astype(np.int64), linker.of_tokens(words)[starts >= 0]
+        text = _packed(_without(states, starts < 0), links, device)
     mel = None
     if sources.mel is not None:
-        mel = _packed(_stored(sources.mel, "frame", "states", utterance_ids), device)
+        mel = _packed(stored_column(sources.mel, "frame", "states", utterance_ids), None, device)
     return Table(tuple(utterance_ids), speech, text, mel)
-
-
-def _stored(
-    stream: Stream,
-    granularity: str,
-    column: str,
-    utterance_ids: Sequence[str],
-    layers: Sequence[int] | int | None = None,
-) -> PackedColumn:
-    """A column of these utterances; those that the stream lacks own no row of it."""
-    there = np.array([uid in stream for uid in utterance_ids], dtype=bool)
-    ids = [uid for uid, held in zip(utterance_ids, there, strict=True) if held]
-    found = stream.packed(granularity, column, layers=layers, utterances=ids)
-    lengths = np.zeros(len(there), dtype=np.int64)
-    lengths[there] = np.diff(found.offsets)
-    return PackedColumn(tuple(utterance_ids), np.concatenate([[0], np.cumsum(lengths)]), found.values)
 
 
 def _without(column: PackedColumn, drop: NDArray[np.bool_]) -> PackedColumn:
@@ -245,5 +286,8 @@ def _kept_before(drop: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(~drop)]).astype(np.int64)
 
 
-def _packed(column: PackedColumn, device: torch.device) -> Packed:
-    return Packed(torch.from_numpy(column.values).to(device), torch.from_numpy(column.offsets).to(device))
+def _packed(
+    column: PackedColumn, links: tuple[NDArray[np.int64], NDArray[np.float32]] | None, device: torch.device
+) -> Packed:
+    arrays = (column.values, column.offsets, *(links or ()))
+    return Packed(*(torch.from_numpy(array).to(device) for array in arrays))

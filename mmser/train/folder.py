@@ -4,6 +4,7 @@
 
     RUNS/
       config.json             the experiment, and digests of the states and of the rows that it was made on
+      fusions/                fitted on dev: fold0-seed0.safetensors (mmser.train.fusion)
       heads/<run>/            model.safetensors, config.json (mmser.heads.store)
       predictions.csv         every test utterance of every head, fold and seed
       results.csv             the figures of every head, fold and seed that was tested

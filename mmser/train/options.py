@@ -12,6 +12,8 @@ TASKS = ("categorical", "dimensional", "both")
 DEV_RULES = ("next", "speaker")
 MISSING = ("drop", "keep")
 SCHEDULES = ("constant", "linear", "cosine")
+FITTED_RULES = ("dev-weighted", "svm", "logistic")
+FUSION_RULES = ("mean", *FITTED_RULES, "concat")
 OPTIMISERS = ("adamw", "sgd")
 
 
@@ -93,9 +95,11 @@ class Experiment:
     head: str = "coattention"
     """A head of :data:`mmser.heads.HEADS`, or ``late-fusion``."""
     granularity: str = "word"
-    """Speech states that the head sees: frame, phone, syllable, word or utterance."""
+    """Speech states that the head sees: frame, phone, syllable, word or utterance; several (``phone,word``) for one
+    head that sees them all."""
     layer: str = "mix"
-    """Speech layer: its number, ``-1`` for the last that is stored, or ``mix`` for a learned weighted sum of all."""
+    """Speech layer: its number, ``-1`` for the last that is stored, several (``4,8,12``) for a learned weighted sum of
+    those, or ``mix`` for one of all."""
     text_layer: int | None = None
     """Text layer; None: the last that is stored."""
     task: str = "categorical"
@@ -131,7 +135,12 @@ class Experiment:
     """``global``: features standardised by the training part; ``speaker``: speech by each speaker's own recordings, the
     test speaker's too, without labels, and text by the training part; ``none``."""
     members: tuple[str, ...] = ()
-    """Of a late fusion: heads, each optionally ``HEAD@GRANULARITY``; empty: speech-probe and text-probe."""
+    """Of a late fusion: heads, each optionally ``HEAD@GRANULARITY`` or ``HEAD@phone+word``; empty: speech-probe and
+    text-probe."""
+    fusion: str = "mean"
+    """How a late fusion combines its members: the ``mean`` of their posteriors; ``dev-weighted``, ``svm`` or
+    ``logistic``, fitted on dev predictions (:mod:`mmser.train.fusion`); ``concat``: a linear layer on what the members'
+    last layers see, trained as they are."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head (width, dropout, pooling, ...) that differ from its defaults."""
     learning_rate: float | tuple[float, ...] = 1e-3
@@ -156,6 +165,7 @@ class Experiment:
         check_choice("task", self.task, TASKS)
         check_choice("dev", self.dev, DEV_RULES)
         check_choice("missing", self.missing, MISSING)
+        check_choice("fusion", self.fusion, FUSION_RULES)
         check_number("seeds", self.seeds, least=1)
         if not 0 < self.dev_share < 1:
             raise ProtocolError(f"dev_share is {self.dev_share:g}; expected more than 0 and less than 1")

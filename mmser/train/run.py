@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -23,36 +22,19 @@ from mmser.train.engine import train
 from mmser.train.evaluate import outputs
 from mmser.train.features import MIX, Sources, load_table, open_sources, speech_layers
 from mmser.train.folder import facts_of, load_trained, locked, settle_folder, write_csv
-from mmser.train.grid import Trial, chosen_by_dev, described, dev_scores_of, trials_of
+from mmser.train.grid import chosen_by_dev, described, dev_scores_of, trials_of
+from mmser.train.late import averaged, concatenated, fitted
 from mmser.train.members import FUSIONS, Member, head_options, members_of
 from mmser.train.options import Experiment
 from mmser.train.oracle import Oracle, load_outputs, save_outputs
+from mmser.train.part import Part, Tested
 from mmser.train.plan import Run, Trained
-from mmser.train.protocol import Fold
 from mmser.train.results import Outcome
 from mmser.train.table import Table
 from mmser.train.targets import Targets
 
 Report = Callable[[str, int, int], Any]
 """Told after every epoch: the head, epochs finished and epochs to do over all its runs."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A head of the experiment, ready to train on its folds, seeds and settings."""
-
-    name: str
-    table: Table
-    """The streams that it reads."""
-    targets: Targets
-    build: Callable[[], torch.nn.Module]
-    about: dict[str, Any]
-    """What a user of the saved head must know."""
-    folds: list[Fold]
-    trials: list[Trial]
-    cells: list[tuple[int, int]]
-    """Fold and trial of each run, by number."""
-    runs: list[Run]
 
 
 def train_head(
@@ -77,7 +59,7 @@ def train_head(
     cache = Cache(cache_path)
     members = members_of(experiment)
     options = [head_options(experiment, member.head) for member in members]
-    sources = _sources(cache, members, experiment)
+    sources = _sources(cache, members, options, experiment)
     manifest = cache.manifest
     lacking = sources.without(manifest.ids)
     blind = sources.blind(manifest.ids) if experiment.missing == "keep" else set(lacking)
@@ -90,35 +72,28 @@ def train_head(
         table = load_table(sources, chosen.ids, layers, experiment.text_layer, device)
         if experiment.normalise == "speaker":
             table = table.normalised_per_speaker(chosen.speakers)
-        outcomes: list[Outcome] = []
-        oracle: list[Outcome] = []
-        notes: list[str] = []
-        dev_scores: list[dict[str, Any]] = []
+        tested = []
         for member, own in zip(members, options, strict=True):
             part = _prepare(member, own, experiment, table, chosen, layers)
-            trained = _train(part, experiment, folder, report)
-            best = chosen_by_dev(part.cells, trained)
-            tested = [i for i, (fold, trial) in enumerate(part.cells) if best[fold] == trial]
-            outcomes += _test(part, trained, tested, experiment)
-            if experiment.report_oracle:
-                said = [load_outputs(folder / "oracle", part.runs[i]) for i in tested]
-                oracle += _outcomes(part, trained, tested, said)
-            if len(part.trials) > 1:
-                notes.append(described(part.name, part.trials, best))
-                folds = [part.folds[fold].name for fold, _ in part.cells]
-                of_runs = [part.trials[trial] for _, trial in part.cells]
-                dev_scores += dev_scores_of(part.name, folds, of_runs, trained, tested)
-        notes = [*chosen.notes, *notes]
-        if experiment.head in FUSIONS:
-            outcomes += _fuse(experiment.head, outcomes)
-            oracle += _fuse(experiment.head, oracle)
+            tested.append(_train_and_test(part, experiment, folder, report))
+        if experiment.head in FUSIONS and experiment.fusion == "concat":
+            tested.append(_train_and_test(concatenated(experiment, tested), experiment, folder, report))
+        outcomes = [outcome for one in tested for outcome in one.outcomes]
+        oracle = [outcome for one in tested for outcome in one.oracle]
+        if experiment.head in FUSIONS and experiment.fusion == "mean":
+            outcomes += averaged(experiment.head, [one.outcomes for one in tested])
+            oracle += averaged(experiment.head, [one.oracle for one in tested])
+        elif experiment.head in FUSIONS and experiment.fusion != "concat":
+            outcomes += fitted(experiment, tested, folder)
+        dev_scores = [line for one in tested for line in one.dev_scores]
         if dev_scores:
             write_csv(pd.DataFrame(dev_scores), folder / "trials.csv")
+        notes = [*chosen.notes, *(one.note for one in tested if one.note)]
         return conclude(folder, outcomes, oracle, chosen, kept, notes)
 
 
-def _sources(cache: Cache, members: Sequence[Member], experiment: Experiment) -> Sources:
-    heard = [member.granularity for member in members if HEADS[member.head].needs_speech]
+def _sources(cache: Cache, members: Sequence[Member], options: Sequence[Any], experiment: Experiment) -> Sources:
+    heard = [name for member in members if HEADS[member.head].needs_speech for name in member.granularities]
     return open_sources(
         cache,
         list(dict.fromkeys(heard)),
@@ -126,6 +101,7 @@ def _sources(cache: Cache, members: Sequence[Member], experiment: Experiment) ->
         mel=any(HEADS[member.head].needs_mel for member in members),
         speech_stream=experiment.speech_stream,
         text_stream=experiment.text_stream,
+        linked=any(HEADS[member.head].links(own) for member, own in zip(members, options, strict=True)),
     )
 
 
@@ -135,7 +111,7 @@ def _layers(sources: Sources, experiment: Experiment) -> list[int]:
         return speech_layers(sources, experiment.layer)
     if MIX in experiment.try_layers:
         raise ProtocolError(f"--try-layers takes numbers; {MIX} is a head of another shape: train it apart")
-    layers = [speech_layers(sources, asked)[0] for asked in experiment.try_layers]
+    layers = [layer for asked in experiment.try_layers for layer in speech_layers(sources, asked)]
     if len(set(layers)) < len(layers):
         raise ProtocolError(f"--try-layers {','.join(experiment.try_layers)}: a layer is named twice")
     return layers
@@ -143,21 +119,21 @@ def _layers(sources: Sources, experiment: Experiment) -> list[int]:
 
 def _prepare(
     member: Member, options: Any, experiment: Experiment, table: Table, chosen: Chosen, layers: Sequence[int]
-) -> _Part:
+) -> Part:
     kind = HEADS[member.head]
-    own = table.only([member.granularity] if kind.needs_speech else [], text=kind.needs_text, mel=kind.needs_mel)
-    mixes = kind.needs_speech and not experiment.try_layers and experiment.layer == MIX
+    heard = member.granularities if kind.needs_speech else ()
+    own = table.only(heard, text=kind.needs_text, mel=kind.needs_mel, links=kind.links(options))
     inputs = Inputs(
-        speech_dim=own.speech[member.granularity].values.shape[2] if kind.needs_speech else 0,
+        speech_dim=own.speech[heard[0]].values.shape[2] if heard else 0,
         text_dim=own.text.values.shape[2] if own.text is not None else 0,
         granularities=tuple(own.speech),
-        speech_layers=len(layers) if mixes else 1,
+        speech_layers=len(layers) if heard and not experiment.try_layers else 1,
         mel_dim=own.mel.values.shape[2] if own.mel is not None else 0,
     )
     about: dict[str, Any] = {
         "labels": list(chosen.labels),
         "dimensions": list(chosen.dimensions),
-        "granularity": member.granularity,
+        "granularity": "+".join(member.granularities),
         "text_layer": experiment.text_layer,
         "normalise": experiment.normalise,
     }
@@ -188,10 +164,10 @@ def _prepare(
     ]
     cells = [(fold, trial) for fold, trial, _ in numbered]
     build = partial(kind.build, inputs, targets.num_outputs, options)
-    return _Part(member.name, own, targets, build, about, chosen.folds, trials, cells, runs)
+    return Part(member.name, own, targets, build, about, chosen.folds, trials, cells, runs)
 
 
-def _train(part: _Part, experiment: Experiment, folder: Path, report: Report) -> list[Trained]:
+def _train(part: Part, experiment: Experiment, folder: Path, report: Report) -> list[Trained]:
     """Train the runs that are not finished yet, each kept in the folder as soon as it is done."""
     finished = {i: trained for i, run in enumerate(part.runs) if (trained := load_trained(folder, run)) is not None}
     missing = [i for i in range(len(part.runs)) if i not in finished]
@@ -223,26 +199,38 @@ def _train(part: _Part, experiment: Experiment, folder: Path, report: Report) ->
     return [finished[i] for i in range(len(part.runs))]
 
 
-def _facts(part: _Part, place: int, trained: Trained) -> dict[str, Any]:
+def _facts(part: Part, place: int, trained: Trained) -> dict[str, Any]:
     """What is kept beside a head; ratings are its outputs after the classes', times deviation, plus mean."""
     fold, run = part.folds[part.cells[place][0]], trained.run
     facts = {**part.about, "fold": fold.name, "seed": run.seed, **facts_of(trained)}
     facts |= {"learning_rate": run.learning_rate, "weight_decay": run.weight_decay}
-    if run.layer is not None:
+    if run.layer is not None and "speech_layers_of_encoder" in part.about:
         facts["speech_layers_of_encoder"] = [part.about["speech_layers_of_encoder"][run.layer]]
     mean, deviation = part.targets.scale_of(torch.from_numpy(run.train_rows))
     return {**facts, "rating_mean": mean.tolist(), "rating_deviation": deviation.tolist()}
 
 
-def _test(part: _Part, trained: Sequence[Trained], tested: Sequence[int], experiment: Experiment) -> list[Outcome]:
-    """Open the test parts, once, for the runs that dev chose."""
-    size = experiment.training.batch_size
-    rows = [part.folds[part.cells[i][0]].test for i in tested]
-    said = outputs(part.table, part.build, [trained[i] for i in tested], rows, batch_size=size)
-    return _outcomes(part, trained, tested, said)
+def _train_and_test(part: Part, experiment: Experiment, folder: Path, report: Report) -> Tested:
+    """Train all runs, let dev choose among settings, and open the test parts, once, for the runs that it chose."""
+    trained = _train(part, experiment, folder, report)
+    best = chosen_by_dev(part.cells, trained)
+    tested = [i for i, (fold, trial) in enumerate(part.cells) if best[fold] == trial]
+    numbers, of_tested = [part.cells[i][0] for i in tested], [trained[i] for i in tested]
+    rows = [part.folds[number].test for number in numbers]
+    said = outputs(part.table, part.build, of_tested, rows, batch_size=experiment.training.batch_size)
+    oracle: list[Outcome] = []
+    if experiment.report_oracle:
+        would_say = [load_outputs(folder / "oracle", part.runs[i]) for i in tested]
+        oracle = _outcomes(part, trained, tested, would_say)
+    note, dev_scores = None, []
+    if len(part.trials) > 1:
+        note = described(part.name, part.trials, best)
+        folds, trials = zip(*((part.folds[fold].name, part.trials[trial]) for fold, trial in part.cells), strict=True)
+        dev_scores = dev_scores_of(part.name, folds, trials, trained, tested)
+    return Tested(part, numbers, of_tested, _outcomes(part, trained, tested, said), oracle, note, dev_scores)
 
 
-def _outcomes(part: _Part, trained: Sequence[Trained], tested: Sequence[int], said: Sequence[Tensor]) -> list[Outcome]:
+def _outcomes(part: Part, trained: Sequence[Trained], tested: Sequence[int], said: Sequence[Tensor]) -> list[Outcome]:
     """What heads said of their folds' test parts, as probabilities and as ratings on the corpus's own scale."""
     num_classes, made = part.targets.num_classes, []
     for i, own in zip(tested, said, strict=True):
@@ -269,29 +257,6 @@ def _outcomes(part: _Part, trained: Sequence[Trained], tested: Sequence[int], sa
             )
         )
     return made
-
-
-def _fuse(name: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Late fusion: the mean of the members' posteriors and of their ratings, fold by fold and seed by seed."""
-    fused = []
-    for fold, seed in dict.fromkeys((o.fold, o.seed) for o in outcomes):
-        members = [o for o in outcomes if (o.fold, o.seed) == (fold, seed)]
-        assert all(np.array_equal(m.rows, members[0].rows) for m in members)
-        rated = [m.ratings for m in members if m.ratings is not None]
-        fused.append(
-            Outcome(
-                head=name,
-                fold=fold,
-                seed=seed,
-                rows=members[0].rows,
-                posteriors=np.mean([m.posteriors for m in members], axis=0),
-                num_train=members[0].num_train,
-                num_dev=members[0].num_dev,
-                diverged=any(m.diverged for m in members),
-                ratings=np.mean(rated, axis=0) if rated else None,
-            )
-        )
-    return fused
 
 
 def _device(asked: str) -> torch.device:

@@ -198,7 +198,19 @@ def _sequence(stream: Packed, rows: NDArray[np.int64], layer: int | None, crops:
     if not values.shape[1]:
         values = values.new_zeros(len(states), 1, *values.shape[2:])
     mask = torch.arange(values.shape[1], device=lengths.device) < lengths[:, None]
-    return Sequence(values.transpose(1, 2) if values.dim() == 4 else values, mask)
+    links = [_links(stream, link, rows, values.shape[1]) for link in (stream.word, stream.time)]
+    return Sequence(values.transpose(1, 2) if values.dim() == 4 else values, mask, *links)
+
+
+def _links(stream: Packed, link: Tensor | None, rows: NDArray[np.int64], width: int) -> Tensor | None:
+    """The words or times of ``rows``, -1 in the padding."""
+    if link is None:
+        return None
+    found = torch.full((len(rows), width), -1, dtype=link.dtype, device=link.device)
+    for place, row in enumerate(rows.tolist()):
+        own = link[stream.offsets[row] : stream.offsets[row + 1]]
+        found[place, : len(own)] = own
+    return found
 
 
 def _states(stream: Packed, row: int, layer: int | None) -> Tensor:

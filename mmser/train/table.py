@@ -1,6 +1,6 @@
 """A corpus's features, resident: all utterances end to end on the device, so that a batch is one gather."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,6 +38,10 @@ class Packed:
     """(L, N, D) float16 or float32, on the device."""
     offsets: Tensor
     """(n + 1,) int64, on the same device."""
+    word: Tensor | None = None
+    """(N,) int64: the word of the transcript that each state belongs to, -1 for none; None where no head asks."""
+    time: Tensor | None = None
+    """(N,) float32: the middle of each state in seconds, -1 where not known; None where no head asks."""
 
     def __post_init__(self) -> None:
         if self.values.dim() != 3 or self.values.dtype not in (torch.float16, torch.float32):
@@ -50,6 +54,11 @@ class Packed:
             raise ProtocolError(f"offsets do not run from 0 to the {self.values.shape[1]} states that there are")
         if bool((ends.diff() < 0).any()):
             raise ProtocolError("offsets run backwards: an utterance would have fewer than 0 states")
+        for name, link in (("words", self.word), ("times", self.time)):
+            if link is not None and link.shape != self.values.shape[1:2]:
+                raise ProtocolError(
+                    f"{name} of shape {tuple(link.shape)} for {self.values.shape[1]} states; expected one each"
+                )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -67,7 +76,8 @@ class Packed:
             layer: (R,) int64: each run's layer. None: all layers if there are several, for a learned mix.
 
         Returns:
-            Values (R, B, T, D), or (R, B, L, T, D) for all layers, float32; mask (R, B, T).
+            Values (R, B, T, D), or (R, B, L, T, D) for all layers, float32; mask (R, B, T); word and time (R, B, T)
+            where this holds them.
         """
         num_layers, num_states, dim = self.values.shape
         lengths = self.lengths[rows]
@@ -80,17 +90,22 @@ class Packed:
         # Padding reads the utterance's own last state: the nearest memory, and never another utterance's.
         index = self.offsets[rows].unsqueeze(-1) + torch.minimum(steps, (lengths - 1).clamp_(min=0))
         index.clamp_(max=max(0, num_states - 1))
-        hold = mask
+        hold, links = mask, [_linked(link, index, mask) for link in (self.word, self.time)]
         if layer is not None:
             index += (layer.to(device) * num_states)[:, None, None]
         elif num_layers > 1:
             first = torch.arange(num_layers, device=device) * num_states
             index, hold = index.unsqueeze(2) + first[:, None], mask.unsqueeze(2)
         if num_states == 0:
-            return heads.Sequence(torch.zeros(*index.shape, dim, device=device), mask)
+            return heads.Sequence(torch.zeros(*index.shape, dim, device=device), mask, *links)
         states = self.values.flatten(0, 1).index_select(0, index.flatten()).float()
         states = states.view(*index.shape, dim)
-        return heads.Sequence(states if full else states.mul_(hold.unsqueeze(-1)), mask)
+        return heads.Sequence(states if full else states.mul_(hold.unsqueeze(-1)), mask, *links)
+
+    def linked_by(self, links: Collection[str]) -> "Packed":
+        """The same states with their words and times only where ``links`` names ``word`` and ``time``."""
+        word, time = (self.word if "word" in links else None), (self.time if "time" in links else None)
+        return self if word is self.word and time is self.time else replace(self, word=word, time=time)
 
     def states_of(self, rows: NDArray[np.int64]) -> Tensor:
         """(m,) int64 on the device: which states belong to the utterances ``rows``, in their order."""
@@ -141,7 +156,7 @@ class Packed:
         means = [self.values[:, :0].float()]
         for rows in torch.arange(len(self))[filled].split(_MEANS) if filled.any() else ():
             for_each = [self.gather(rows[None], torch.tensor([layer])) for layer in range(len(self.values))]
-            means.append(torch.cat([masked_mean(values[0], mask[0])[None] for values, mask in for_each]))
+            means.append(torch.cat([masked_mean(own.values[0], own.mask[0])[None] for own in for_each]))
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), filled.long().cumsum(0)])
         return Packed(torch.cat(means, 1), offsets.to(self.offsets.device))
 
@@ -186,12 +201,30 @@ class Table:
         """Where the features lie."""
         return next(iter(self.streams.values())).values.device
 
-    def only(self, granularities: Sequence[str], *, text: bool, mel: bool = False) -> "Table":
-        """A table of the streams that a head reads: what is left out is never gathered. Nothing is copied."""
+    def only(
+        self, granularities: Sequence[str], *, text: bool, mel: bool = False, links: Collection[str] = ()
+    ) -> "Table":
+        """A table of what a head reads: what is left out is never gathered. Nothing is copied.
+
+        Args:
+            granularities: of speech.
+            text: whether it reads tokens.
+            mel: whether it reads log-mel frames.
+            links: ``word`` and ``time``, whichever it reads (:meth:`mmser.heads.HeadKind.links`).
+
+        Raises:
+            ProtocolError: a stream has no such links, as that of whole utterances.
+        """
+        for name in [*granularities, *(["text"] if text else [])]:
+            if not {link for link in ("word", "time") if getattr(self.streams[name], link) is not None} >= set(links):
+                raise ProtocolError(
+                    f"{name} states belong to no word of the transcript: a head that reads words or positions takes "
+                    "frame, phone, syllable or word states"
+                )
         return replace(
             self,
-            speech={name: self.speech[name] for name in granularities},
-            text=self.text if text else None,
+            speech={name: self.speech[name].linked_by(links) for name in granularities},
+            text=self.text.linked_by(links) if text and self.text is not None else None,
             mel=self.mel if mel else None,
         )
 
@@ -234,4 +267,13 @@ def _per_speaker(stream: Packed, speakers: list[NDArray[np.int64]]) -> Packed:
             for chunk in states.split(_CHUNK):
                 standard = (stream.values[layer, chunk].float() - mean) / deviation
                 values[layer, chunk] = standard.to(values.dtype)
-    return Packed(values, stream.offsets)
+    return replace(stream, values=values)
+
+
+def _linked(link: Tensor | None, index: Tensor, mask: Tensor) -> Tensor | None:
+    """The words or times of the states ``index``; -1 in the padding."""
+    if link is None:
+        return None
+    if not len(link):
+        return torch.full_like(index, -1, dtype=link.dtype)
+    return link[index].masked_fill_(~mask, -1)

@@ -1,0 +1,159 @@
+"""Attention between two sequences, and where the states of both lie in the utterance."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmser.checks import check_choice, check_number
+from mmser.errors import ProtocolError
+from mmser.heads.batch import Inputs, Sequence
+from mmser.heads.dropout import KeyedDropout
+from mmser.heads.layers import StreamInput, masked_softmax
+
+POSITIONS = ("none", "word", "time")
+"""What an encoding added to both streams can tell: nothing, which word of the transcript, or when it was spoken."""
+
+_LONGEST = 10_000.0
+"""Longest wavelength of the encoding, in units of 2 pi positions (Vaswani et al. 2017, 3.5)."""
+
+_TIME_UNIT_S = 0.1
+"""Seconds to a position: the shortest wavelength is 0.63 s, two words or so; ours."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, 3.2), in plain products so that it stacks and shows its weights."""
+
+    def __init__(self, width: int, heads: int, focus: float = 1.0) -> None:
+        """``focus`` multiplies the scores before the softmax: above 1 the weights gather on fewer states."""
+        super().__init__()
+        self.heads, self.focus = heads, focus
+        self.query = nn.Linear(width, width)
+        # A bias on the keys adds the same number to all scores of a query: softmax drops it, and what gradient it gets
+        # is rounding noise, which AdamW would scale up to steps of full size.
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, context: Sequence, key: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Let ``query`` (B, T, width) ask ``context`` (B, N, width).
+
+        ``key`` is for attention that draws at random; this one does not.
+
+        Returns:
+            Answers (B, T, width) and weights (B, heads, T, N), which are all zero where the context is empty.
+        """
+        weights = masked_softmax(self.scores(query, context), context.mask[:, None, None, :])
+        return self.answers(weights, context), weights
+
+    def scores(self, query: Tensor, context: Sequence) -> Tensor:
+        """How well each state of the context answers each query, before the softmax: (B, heads, T, N)."""
+        q, k = self._split(self.query(query)), self._split(self.key(context.values))
+        return (q * (self.focus * q.shape[-1] ** -0.5)) @ k.transpose(-1, -2)
+
+    def answers(self, weights: Tensor, context: Sequence) -> Tensor:
+        """The context's values under ``weights`` (B, heads, T, N): (B, T, width)."""
+        return self.output((weights @ self._split(self.value(context.values))).transpose(1, 2).flatten(2))
+
+    def _split(self, values: Tensor) -> Tensor:
+        """(B, T, width) to (B, heads, T, width / heads)."""
+        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention, residual and LayerNorm; then feed-forward (four times the width, GELU), residual and LayerNorm."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        *,
+        feedforward: bool = True,
+        focus: float = 1.0,
+        attention: Attention | None = None,
+    ) -> None:
+        """``dropout`` is the rate on what each part adds; ``attention`` takes the place of :class:`Attention`."""
+        super().__init__()
+        self.attention = Attention(width, heads, focus) if attention is None else attention
+        self.attention_dropout = KeyedDropout(dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width) if feedforward else None
+        if feedforward:
+            self.contract = nn.Linear(4 * width, width)
+            self.feedforward_dropout = KeyedDropout(dropout)
+            self.feedforward_norm = nn.LayerNorm(width)
+
+    def forward(self, query: Sequence, context: Sequence, key: Tensor | None) -> tuple[Sequence, Tensor]:
+        """The ``query`` sequence after asking ``context``, and the weights (B, heads, T, N)."""
+        answers, weights = self.attention(query.values, context, key)
+        values = self.attention_norm(query.values + self.attention_dropout(answers, key))
+        if self.expand is not None:
+            thoughts = self.contract(F.gelu(self.expand(values)))
+            values = self.feedforward_norm(values + self.feedforward_dropout(thoughts, key))
+        return query._replace(values=values), weights
+
+
+class Projected(nn.Module):
+    """A stream as attention takes it: standardised, layers mixed, projected to ``width``, places added."""
+
+    def __init__(self, stream: str, inputs: Inputs, width: int, positions: str = "none") -> None:
+        """``stream``: a granularity, or ``"text"``."""
+        dim, layers = (inputs.text_dim, 1) if stream == "text" else (inputs.speech_dim, inputs.speech_layers)
+        super().__init__()
+        self.input = StreamInput(stream, dim, layers)
+        self.project = nn.Linear(dim, width)
+        self.positions = positions
+
+    def forward(self, sequence: Sequence) -> Sequence:
+        """(B, T, D) or (B, L, T, D) to (B, T, width); the mask stays."""
+        values = self.project(self.input(sequence.values))
+        if self.positions != "none":
+            values = values + encoding(places(sequence, self.positions), values.shape[-1])
+        return sequence._replace(values=values)
+
+
+def places(sequence: Sequence, positions: str) -> Tensor:
+    """Where each state lies, (B, T) float32: words, or tenths of a second; below 0 where that is not known."""
+    found = sequence.word if positions == "word" else sequence.time
+    assert found is not None, f"positions={positions} needs a batch that holds them: HeadKind.links() asks for them"
+    return found.float() if positions == "word" else found / _TIME_UNIT_S
+
+
+def encoding(positions: Tensor, width: int) -> Tensor:
+    """Sines and cosines of places (..., T), as (..., T, width); zeros where a place is below 0 (Vaswani et al. 3.5).
+
+    >>> encoding(torch.tensor([0.0, -1.0]), 4).tolist()
+    [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    half = (width + 1) // 2
+    steps = torch.arange(half, device=positions.device) * (-math.log(_LONGEST) / half)
+    angles = positions.unsqueeze(-1) * steps.exp()
+    waves = torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
+    return waves.masked_fill((positions < 0).unsqueeze(-1), 0.0)
+
+
+def check_attention(options: object, *, blockless: bool = False) -> None:
+    """Check what the options of heads with attention share, where they have it.
+
+    Args:
+        options: the dataclass.
+        blockless: whether it may have no block at all.
+
+    Raises:
+        ProtocolError: a width that does not divide among the heads, or a number or word out of range.
+    """
+    known = vars(options)
+    for name, least in (("width", 1), ("heads", 1), ("blocks", 0 if blockless else 1)):
+        if name in known:
+            check_number(name, known[name], least=least)
+    if "heads" in known and known["width"] % known["heads"]:
+        raise ProtocolError(f"width {known['width']} does not divide among {known['heads']} heads; choose a multiple")
+    for name in ("block_dropout", "dropout"):
+        if name in known:
+            check_number(name, known[name], least=0, below=1)
+    if "pooling" in known:
+        check_choice("pooling", known["pooling"], ("mean", "mean+std", "attention"))
+    if "positions" in known:
+        check_choice("positions", known["positions"], POSITIONS)

@@ -1,0 +1,130 @@
+"""Co-attention with random weights, in the manner of Zhao, Wang and Wang (ICASSP 2023, arXiv 2302.09856).
+
+The randomness is that of Bayesian attention modules (Fan et al., NeurIPS 2020, arXiv 2010.10604): an attention weight
+is not a number but a Weibull variable whose mean is the exponential of the score. The source takes its prior over words
+from an emotion lexicon. mmser brings none: the prior offered is a learned one. It enters the weights as a factor; the
+divergence from it that the source adds to its loss is no output of a head and is left out. Marks: [S] stated by those
+sources, [D] our default where they could not be read.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmser.checks import check_choice, check_number
+from mmser.errors import ProtocolError
+from mmser.heads.attention import Attention, Block, Projected, check_attention
+from mmser.heads.base import Head
+from mmser.heads.batch import Batch, Inputs, Sequence
+from mmser.heads.dropout import KeyedDropout, KeyedUniform, number_dropouts
+from mmser.heads.layers import Pool, masked_softmax
+
+
+@dataclass(frozen=True)
+class BayesianCoAttentionOptions:
+    """Options of :class:`BayesianCoAttention`."""
+
+    width: int = 256
+    """Both streams are projected to this width [D]."""
+    heads: int = 8
+    """Attention heads; they share the width [D]."""
+    shape: float = 10.0
+    """Weibull shape k: the larger, the less random; a weight's deviation is about 1.28 / k of it [D]."""
+    prior: str = "contextual"
+    """Over the states asked: ``contextual``, a learned linear score of each state, the same for every query and head
+    (Fan et al.: a prior that depends on the keys [S]); or ``none``."""
+    feedforward: bool = True
+    """Feed-forward layer (four times the width, GELU) after each attention [D]."""
+    pooling: str = "mean"
+    """How each stream becomes one vector: ``mean`` [D], ``mean+std`` or ``attention``."""
+    block_dropout: float = 0.1
+    """Rate on what each attention and feed-forward adds to its stream [D]."""
+    dropout: float = 0.2
+    """Rate on the pooled vector before the last linear layer [D]."""
+
+    def __post_init__(self) -> None:
+        check_attention(self)
+        check_number("shape", self.shape, least=0)
+        if self.shape == 0:
+            raise ProtocolError("shape is 0; expected more: a Weibull variable has a positive shape")
+        check_choice("prior", self.prior, ("contextual", "none"))
+
+
+class StochasticAttention(Attention):
+    """Attention whose weights before they are normalised are Weibull variables of mean exp(score + prior).
+
+    With u even in (0, 1), exp(score) (-log u)^(1/k) / Gamma(1 + 1/k) is such a variable. Without a key, as in
+    evaluation, each is its mean, which is plain attention.
+    """
+
+    def __init__(self, width: int, heads: int, shape: float, prior: str) -> None:
+        super().__init__(width, heads)
+        self.shape = shape
+        self.prior = nn.Linear(width, 1, bias=False) if prior == "contextual" else None
+        self.draw = KeyedUniform()
+
+    def forward(self, query: Tensor, context: Sequence, key: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`Attention.forward`; ``key`` (B,) decides the draw."""
+        scores = self.scores(query, context)
+        if self.prior is not None:
+            scores = scores + self.prior(context.values).squeeze(-1)[:, None, None, :]
+        if key is not None:
+            # exp(-log Gamma) cancels in the softmax but is the variable's scale: kept, so that its mean is exp(score)
+            scores = scores + (-self.draw(scores.shape, key).log()).log() / self.shape - math.lgamma(1 + 1 / self.shape)
+        weights = masked_softmax(scores, context.mask[:, None, None, :])
+        return self.answers(weights, context), weights
+
+
+class Pair(nn.Module):
+    """The text and one granularity of speech: project, co-attend, pool both, concatenate."""
+
+    def __init__(self, granularity: str, inputs: Inputs, options: BayesianCoAttentionOptions) -> None:
+        super().__init__()
+        width = options.width
+        self.speech_input = Projected(granularity, inputs, width)
+        self.text_input = Projected("text", inputs, width)
+        self.speech, self.text = (
+            Block(
+                width,
+                options.heads,
+                options.block_dropout,
+                feedforward=options.feedforward,
+                attention=StochasticAttention(width, options.heads, options.shape, options.prior),
+            )
+            for _ in range(2)
+        )
+        self.speech_pool, self.text_pool = Pool(width, options.pooling), Pool(width, options.pooling)
+        self.out_dim = self.speech_pool.out_dim + self.text_pool.out_dim
+
+    def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> Tensor:
+        """The pooled pair (B, out_dim)."""
+        speech, text = self.speech_input(speech), self.text_input(text)
+        by_speech, by_text = self.speech(speech, text, key)[0], self.text(text, speech, key)[0]
+        return torch.cat(
+            [self.speech_pool(by_speech.values, by_speech.mask), self.text_pool(by_text.values, by_text.mask)], -1
+        )
+
+
+class BayesianCoAttention(Head):
+    """Co-attention (one block each way) that draws its weights in training and uses their means in evaluation."""
+
+    def __init__(self, inputs: Inputs, num_outputs: int, options: BayesianCoAttentionOptions) -> None:
+        super().__init__()
+        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        pairs = {name: Pair(name, inputs, options) for name in inputs.granularities}
+        self.pairs = nn.ModuleDict(pairs)
+        self.dropout = KeyedDropout(options.dropout)
+        self.classify = nn.Linear(sum(pair.out_dim for pair in pairs.values()), num_outputs)
+        number_dropouts(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (B, num_outputs)."""
+        return self.classify(self.dropout(self.features(batch), batch.key))
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the last layer sees: both streams of every granularity pooled, (B, classify.in_features)."""
+        assert batch.text is not None, "bayesian-coattention needs text in the batch"
+        found = [pair(batch.speech[name], batch.text, batch.key) for name, pair in self.pairs.items()]
+        return torch.cat(found, -1)

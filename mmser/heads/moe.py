@@ -1,0 +1,98 @@
+"""A gated mixture of experts, one a stream, in the manner of Data & Knowledge Engineering 150 (2024).
+
+The source's experts read self-supervised states and spectral features. Here they read speech states (each granularity,
+or each encoder layer of it) and text; there is no expert for log-mel features. Marks: [S] stated by the source, [D] our
+default where it could not be read. The mechanism is Jacobs et al. (Neural Computation, 1991).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmser.checks import check_choice, check_number
+from mmser.heads.attention import check_attention
+from mmser.heads.base import Head
+from mmser.heads.batch import Batch, Inputs, Sequence
+from mmser.heads.dropout import KeyedDropout, number_dropouts
+from mmser.heads.layers import PooledStream, Standardise, masked_mean
+
+
+@dataclass(frozen=True)
+class MixtureOfExpertsOptions:
+    """Options of :class:`MixtureOfExperts`."""
+
+    width: int = 256
+    """Width of each expert's answer, and of its hidden layer [D]."""
+    layers: str = "mix"
+    """What becomes of several speech layers: a learned ``mix`` for one expert [D], or ``experts``: one a layer."""
+    gate_hidden: int = 0
+    """Width of a hidden layer of the gate; 0: the gate is linear [D]."""
+    dropout: float = 0.2
+    """Rate on the pooled vector before the last linear layer [D]."""
+
+    def __post_init__(self) -> None:
+        check_attention(self)
+        check_choice("layers", self.layers, ("mix", "experts"))
+        check_number("gate_hidden", self.gate_hidden, least=0)
+
+
+class Layers(nn.Module):
+    """The mean of each layer of a stream, standardised: (B, L, T, D) to L vectors (B, D)."""
+
+    def __init__(self, granularity: str, dim: int, layers: int) -> None:
+        super().__init__()
+        self.standardise = Standardise(granularity, dim, layers)
+
+    def forward(self, sequence: Sequence) -> tuple[Tensor, ...]:
+        """An empty sequence gives zeros, the training data's mean."""
+        filled = sequence.mask.any(-1)[:, None, None]
+        return (self.standardise.of_mean(masked_mean(sequence.values, sequence.mask)) * filled).unbind(-2)
+
+
+class MixtureOfExperts(Head):
+    """sum_i g_i E_i(x_i): each expert a two-layer network on the mean of its stream, g a softmax that sees them all."""
+
+    def __init__(self, inputs: Inputs, num_outputs: int, options: MixtureOfExpertsOptions) -> None:
+        super().__init__()
+        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        apart = options.layers == "experts" and inputs.speech_layers > 1
+        self.speech = nn.ModuleDict(
+            {
+                name: Layers(name, inputs.speech_dim, inputs.speech_layers)
+                if apart
+                else PooledStream(name, inputs.speech_dim, inputs.speech_layers, "mean")
+                for name in inputs.granularities
+            }
+        )
+        self.text = PooledStream("text", inputs.text_dim, 1, "mean")
+        num_speech = len(inputs.granularities) * (inputs.speech_layers if apart else 1)
+        dims = [inputs.speech_dim] * num_speech + [inputs.text_dim]
+        width, hidden = options.width, options.gate_hidden
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width)) for dim in dims
+        )
+        self.gate = (
+            nn.Sequential(nn.Linear(sum(dims), hidden), nn.GELU(), nn.Linear(hidden, len(dims)))
+            if hidden
+            else nn.Linear(sum(dims), len(dims))
+        )
+        self.dropout = KeyedDropout(options.dropout)
+        self.classify = nn.Linear(width, num_outputs)
+        number_dropouts(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (B, num_outputs)."""
+        return self.classify(self.dropout(self.features(batch), batch.key))
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the last layer sees: the experts' answers under the gate, (B, width)."""
+        assert batch.text is not None, "moe needs text in the batch"
+        means: list[Tensor] = []
+        for name, stream in self.speech.items():
+            found = stream(batch.speech[name])
+            means += found if isinstance(found, tuple) else [found]
+        means.append(self.text(batch.text))
+        gates = self.gate(torch.cat(means, -1)).softmax(-1)
+        answers = torch.stack([expert(mean) for expert, mean in zip(self.experts, means, strict=True)], -2)
+        return (gates.unsqueeze(-2) @ answers).squeeze(-2)

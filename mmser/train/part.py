@@ -1,0 +1,49 @@
+"""A head of an experiment on its way: ready to train, then tested."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mmser.train.grid import Trial
+from mmser.train.plan import Run, Trained
+from mmser.train.protocol import Fold
+from mmser.train.results import Outcome
+from mmser.train.table import Table
+from mmser.train.targets import Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A head of the experiment, ready to train on its folds, seeds and settings."""
+
+    name: str
+    table: Table
+    """The streams that it reads."""
+    targets: Targets
+    build: Callable[[], nn.Module]
+    about: dict[str, Any]
+    """What a user of the saved head must know."""
+    folds: list[Fold]
+    trials: list[Trial]
+    cells: list[tuple[int, int]]
+    """Fold and trial of each run, by number."""
+    runs: list[Run]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A part after its test; all lists a place a run that dev chose, fold by fold, seed by seed."""
+
+    part: Part
+    folds: list[int]
+    """By number."""
+    trained: list[Trained]
+    outcomes: list[Outcome]
+    oracle: list[Outcome]
+    """What the epochs that the test part would have chosen say of it; empty unless it was asked for."""
+    note: str | None
+    """Which settings dev chose; None where there was no choice."""
+    dev_scores: list[dict[str, Any]]
+    """A line a run of the grid; empty where there was no choice."""

@@ -1,0 +1,204 @@
+"""Late fusions of a whole experiment: what each is made from, and that nothing of the test part gets in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small_cache import LABELS, SPEAKERS, TEXT, edit_manifest, make_rows, num_words, toy_states, write_cache
+
+from mmser.cache import Cache, Column, StreamWriter
+from mmser.errors import ProtocolError
+from mmser.heads.batch import Batch, Sequence
+from mmser.heads.store import load_head
+from mmser.train.fusion import fit_fusion, load_fusion
+from mmser.train.options import Experiment, Training
+from mmser.train.run import train_head
+
+FUSION = Experiment(
+    head="late-fusion",
+    members=("speech-probe@utterance", "text-probe"),
+    settings={"hidden": 4},
+    layer="0,9",
+    learning_rate=0.03,
+    training=Training(epochs=6, batch_size=16, patience=6),
+)
+SHARES = [f"p_{label}" for label in LABELS]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cache(tmp_path_factory.mktemp("late") / "toy")
+
+
+def read(folder: Path, head: str) -> pd.DataFrame:
+    table = pd.read_csv(folder / "predictions.csv")
+    return table[table["head"] == head].set_index(["fold", "utterance_id"])[SHARES].sort_index()
+
+
+def batch_of(ids: list[str]) -> Batch:
+    """The utterances as the heads of FUSION see them, made from the states by hand."""
+    speech = torch.from_numpy(np.stack([toy_states(uid, "utterance")[[0, 2]] for uid in ids]).astype(np.float32))
+    tokens = [torch.from_numpy(toy_states(uid, "token")[-1, 1:-1].astype(np.float32)) for uid in ids]
+    text = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+    mask = torch.arange(text.shape[1]) < torch.tensor([len(own) for own in tokens])[:, None]
+    return Batch({"utterance": Sequence(speech, torch.ones(len(ids), 1).bool())}, Sequence(text, mask), None)
+
+
+def shares(head: torch.nn.Module, batch: Batch) -> np.ndarray:
+    return head(batch).softmax(-1).detach().numpy()
+
+
+def members(folder: Path, fold: int) -> list[torch.nn.Module]:
+    return [load_head(folder / "heads" / f"{name}-fold{fold}-seed0")[0] for name in FUSION.members]
+
+
+def ids_of(speaker: str) -> list[str]:
+    return [uid for uid in make_rows()["utterance_id"] if uid.split("_")[0] == speaker]
+
+
+@pytest.mark.parametrize("rule", ["dev-weighted", "svm", "logistic"])
+def test_what_is_fitted_is_fitted_on_dev_and_opened_on_test(cache: Path, tmp_path: Path, rule: str) -> None:
+    train_head(cache, replace(FUSION, fusion=rule), tmp_path / "run")
+    found = read(tmp_path / "run", "late-fusion")
+    for number, speaker in enumerate(SPEAKERS):
+        heads, dev, test = members(tmp_path / "run", number), ids_of(SPEAKERS[(number + 1) % 6]), ids_of(speaker)
+        of_dev, of_test = (np.stack([shares(h, batch_of(ids)) for h in heads]) for ids in (dev, test))
+        truth = np.array([LABELS.index(uid.split("_")[1]) for uid in dev])
+        kept, names, labels = load_fusion(tmp_path / "run" / "fusions" / f"fold{number}-seed0.safetensors")
+        assert (names, labels) == (list(FUSION.members), list(LABELS))
+        for fusion in (kept, fit_fusion(rule, of_dev, truth, "here")):
+            own = found.loc[[(speaker, uid) for uid in test]]
+            np.testing.assert_allclose(own, fusion(of_test), atol=1e-3 if rule == "svm" else 1e-4)
+
+
+def test_concat_is_a_linear_layer_on_what_the_members_see(cache: Path, tmp_path: Path) -> None:
+    result = train_head(cache, replace(FUSION, fusion="concat"), tmp_path / "run")
+    assert result.lines[-1].head == "late-fusion"
+    assert result.lines[-1].ua > 0.6
+    found = read(tmp_path / "run", "late-fusion")
+    for number, speaker in enumerate(SPEAKERS):
+        head, about = load_head(tmp_path / "run" / "heads" / f"late-fusion-fold{number}-seed0")
+        assert about["features_of"] == list(FUSION.members)
+        batch = batch_of(ids_of(speaker))
+        features = torch.cat([member.features(batch) for member in members(tmp_path / "run", number)], -1)
+        seen = Sequence(features.unsqueeze(1), torch.ones(len(features), 1).bool())
+        own = found.loc[[(speaker, uid) for uid in ids_of(speaker)]]
+        np.testing.assert_allclose(own, shares(head, Batch({"utterance": seen}, None, None)), atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["svm", "concat"])
+def test_labels_of_the_test_speaker_change_no_answer_about_him(tmp_path: Path, rule: str) -> None:
+    def turn(table: pd.DataFrame) -> None:
+        own = table["speaker"] == "s3"
+        table.loc[own, "label"] = table.loc[own, "label"].map(dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True)))
+
+    answers = []
+    for name in ("honest", "lying"):
+        cache = write_cache(tmp_path / name / "toy")
+        if name == "lying":
+            edit_manifest(cache, turn)
+        train_head(cache, replace(FUSION, fusion=rule), tmp_path / name / "run")
+        answers.append(read(tmp_path / name / "run", "late-fusion"))
+    np.testing.assert_allclose(answers[0].loc["s3"], answers[1].loc["s3"], atol=2e-6)
+    assert not np.allclose(answers[0].loc["s2"], answers[1].loc["s2"], atol=1e-3)  # whose fold has s3 as dev
+
+
+def test_a_fusion_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:
+    experiment = replace(FUSION, fusion="concat")
+    train_head(cache, experiment, tmp_path / "run")
+    before = read(tmp_path / "run", "late-fusion")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "heads").rglob("*")}
+    train_head(cache, experiment, tmp_path / "run")
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "heads").rglob("*")}
+    pd.testing.assert_frame_equal(read(tmp_path / "run", "late-fusion"), before)
+
+
+def test_a_rule_belongs_to_a_late_fusion(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="--fusion svm belongs to a late fusion; the head is 'speech-probe'"):
+        train_head(cache, replace(FUSION, head="speech-probe", members=(), fusion="svm"), tmp_path / "run")
+
+
+def test_dev_chooses_among_settings_of_members_and_of_their_layer(cache: Path, tmp_path: Path) -> None:
+    """Each member's own choice goes into the fusion, and concat tries the rates for its own layer too."""
+    tried = replace(FUSION, learning_rate=(0.03, 1e-5), try_layers=("0", "9"), layer="mix")
+    result = train_head(cache, replace(tried, fusion="concat"), tmp_path / "concat")
+    assert result.lines[-1].ua > 0.6
+    trials = pd.read_csv(tmp_path / "concat" / "trials.csv")
+    own = trials[trials["head"] == "late-fusion"]
+    assert (len(own), own["tested"].sum(), own["layer"].isna().all()) == (12, 6, True)
+    for _, fold in own.groupby("fold"):
+        assert fold[fold["tested"]]["dev_score"].item() == fold["dev_score"].max()
+    train_head(cache, replace(tried, fusion="logistic"), tmp_path / "logistic")
+    assert len(list((tmp_path / "logistic" / "fusions").iterdir())) == 6
+
+
+def test_ratings_are_averaged_or_learnt_from_features(tmp_path: Path) -> None:
+    rows = make_rows()
+    rows["arousal"] = rows["label"].map({name: 1.0 + i for i, name in enumerate(LABELS)})
+    cache = write_cache(tmp_path / "toy", rows)
+    rated = replace(FUSION, task="dimensional", dimensions=("arousal",))
+    for rule in ("mean", "concat"):
+        result = train_head(cache, replace(rated, fusion=rule), tmp_path / rule)
+        assert [line.head for line in result.rating_lines] == [*FUSION.members, "late-fusion"]
+        assert result.rating_lines[-1].ccc > 0.5
+    with pytest.raises(
+        ProtocolError, match="--fusion svm is fitted on classes, and the task is dimensional; take mean"
+    ):
+        train_head(cache, replace(rated, fusion="svm"), tmp_path / "svm")
+
+
+def test_the_oracle_goes_with_the_mean(cache: Path, tmp_path: Path) -> None:
+    assert (
+        train_head(cache, replace(FUSION, report_oracle=True), tmp_path / "mean").oracle_lines[-1].head == FUSION.head
+    )
+    with pytest.raises(ProtocolError, match="--report-oracle goes with --fusion mean: concat is fitted on what heads"):
+        train_head(cache, replace(FUSION, report_oracle=True, fusion="concat"), tmp_path / "run")
+
+
+def test_who_lacks_an_alignment_is_left_out_or_kept_without(tmp_path: Path) -> None:
+    cache, absent = write_cache(tmp_path / "toy"), "s1_sad_0"
+    write_alignments(cache, without=absent)
+    words = replace(FUSION, head="aligned-words", members=(), granularity="frame", settings={"width": 4, "heads": 1})
+    dropped = train_head(cache, words, tmp_path / "dropped")
+    assert dropped.left_out == {"not in stream align/hand": 1}
+    kept = train_head(cache, replace(words, missing="keep"), tmp_path / "kept")
+    assert kept.kept == {"not in stream align/hand": 1}
+    assert absent in pd.read_csv(tmp_path / "kept" / "predictions.csv")["utterance_id"].tolist()
+
+
+def write_alignments(cache: Path, without: str = "") -> None:
+    """Word i of the transcript (small_cache counts from 1) is spoken from i / 2 s on."""
+    ids = [uid for uid in make_rows()["utterance_id"] if uid != without]
+    columns = {"start_s": Column("<f8"), "end_s": Column("<f8"), "parent": Column("<i4")}
+    with StreamWriter(cache, "align/hand", {}, {}) as writer:
+        for unit in writer.plan(dict.fromkeys(ids, 1.0), 1000.0):
+            lengths = [num_words(uid) for uid in unit.utterance_ids]
+            with writer.shard(unit.number, unit.utterance_ids, {}, {"word": (lengths, columns)}) as shard:
+                for i, length in enumerate(lengths):
+                    words = np.arange(1, length + 1, dtype=np.int32)
+                    shard.put("word", "parent", i, words)
+                    shard.put("word", "start_s", i, words / 2.0)
+                    shard.put("word", "end_s", i, words / 2.0 + 0.3)
+                shard.commit()
+
+
+def test_the_full_system_in_one_command(tmp_path: Path) -> None:
+    """Early, late, several granularities in one model, word by word: every part learns, and is kept by its name."""
+    cache = write_cache(tmp_path / "toy")
+    write_alignments(cache)
+    names = ("coattention@frame+word", "aligned-words@word", "coattention@word", "speech-probe", "text-probe")
+    settings = {"width": 8, "heads": 2, "positions": "time", "hidden": 4}
+    experiment = replace(FUSION, members=names, settings=settings, fusion="dev-weighted", granularity="utterance")
+    result = train_head(cache, experiment, tmp_path / "run")
+    assert [line.head for line in result.lines] == [*names, "late-fusion"]
+    assert min(line.ua for line in result.lines) > 0.5
+    head, about = load_head(tmp_path / "run" / "heads" / "coattention@frame+word-fold0-seed0")
+    assert (about["granularity"], head.inputs.granularities) == ("frame+word", ("frame", "word"))
+    assert about["speech_layers_of_encoder"] == [0, 9]
+    config = (tmp_path / "run" / "config.json").read_text()
+    assert "align/hand" in config
+    assert TEXT in config
+    assert Cache(cache).stream("align/hand").granularities == ["word"]

@@ -1,0 +1,154 @@
+"""Words and times of states: read from a cache, they are those that the alignment and the transcript say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_corpus import DURATIONS_S, IDS, TEXT, alignment, make_corpus, run
+
+from mmser.cache import Cache, Column, StreamWriter
+from mmser.errors import ProtocolError
+from mmser.records import Kind
+from mmser.train.features import load_table, open_sources
+from mmser.train.links import Linker
+from mmser.train.table import Table
+
+CPU = torch.device("cpu")
+GRANULARITIES = ("frame", "word", "syllable", "phone")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    folder = tmp_path_factory.mktemp("links")
+    manifest = make_corpus(folder)
+    run(manifest, folder / "cache", keep=(*GRANULARITIES, "utterance"))
+    return Cache(folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def table(cache: Cache) -> Table:
+    sources = open_sources(cache, GRANULARITIES, text=True, speech_stream=None, text_stream=None, linked=True)
+    return load_table(sources, IDS[::-1], [1], None, CPU)
+
+
+def of(table: Table, stream: str, uid: str) -> tuple[list[int], list[float]]:
+    packed, row = table.streams[stream], table.ids.index(uid)
+    own = slice(packed.offsets[row], packed.offsets[row + 1])
+    return packed.word[own].tolist(), packed.time[own].tolist()
+
+
+def spoken(uid: str) -> dict[int, tuple[float, float]]:
+    """Word of the transcript to start and end: "Hi, a word! yes ..." has its first three words aligned."""
+    words = [w for w in alignment(uid, DURATIONS_S[uid]).words if w.kind is Kind.SPEECH]
+    return {i: (word.start_s, word.end_s) for i, word in enumerate(words)}
+
+
+@pytest.mark.parametrize("uid", IDS)
+def test_segments_and_frames_belong_to_the_word_around_them(table: Table, uid: str) -> None:
+    words = spoken(uid)
+    found, middles = of(table, "word", uid)
+    assert found == [0, 1, 2]
+    np.testing.assert_allclose(middles, [sum(words[i]) / 2 for i in range(3)], atol=1e-6)
+    phones = alignment(uid, DURATIONS_S[uid]).phones
+    found, middles = of(table, "phone", uid)
+    assert found == [0, 0, 1, 2, 2, 2]
+    np.testing.assert_allclose(middles, [(p.start_s + p.end_s) / 2 for p in phones], atol=1e-6)
+    assert sorted(set(of(table, "syllable", uid)[0])) == [0, 1, 2]
+    found, centres = of(table, "frame", uid)
+    for n, (word, centre) in enumerate(zip(found, centres, strict=True)):
+        assert centre == pytest.approx((200 + 320 * n) / 16000, abs=1e-6)
+        assert word == next((i for i, (start, end) in words.items() if start <= centre < end), -1)
+
+
+@pytest.mark.parametrize("uid", IDS)
+def test_tokens_have_their_words_and_the_times_of_those(cache: Cache, table: Table, uid: str) -> None:
+    stream = cache.stream("text/builtin-tiny")
+    start, end = (stream.packed("token", name, utterances=[uid]).values for name in ("start", "end"))
+    text = TEXT + " yes" * int(uid[1:])
+    written = text.split()
+    words, times = of(table, "text", uid)
+    spans = [(a, b) for a, b in zip(start, end, strict=True) if a >= 0]
+    assert len(spans) == len(words)
+    for (a, _), word, time in zip(spans, words, times, strict=True):
+        assert word == len(text[: a + 1].split()) - 1
+        assert word < len(written)
+        assert time == pytest.approx(sum(spoken(uid)[word]) / 2 if word in spoken(uid) else -1, abs=1e-6)
+
+
+def test_what_belongs_to_no_word_is_told_so(tmp_path: Path) -> None:
+    """Gaps between words, phones without a word, words that the transcript lacks: in utterances after others, too."""
+    words = {"a": [(0.1, 0.2, 0), (0.2, 0.3, -1), (0.5, 0.6, 1)], "b": [(0.1, 0.3, 1)], "c": []}
+    phones = {"a": [(0.1, 0.2, 0), (0.2, 0.3, 1), (0.5, 0.6, 2)], "b": [(0.1, 0.2, -1), (0.2, 0.3, 0)], "c": []}
+    columns = {"start_s": Column("<f8"), "end_s": Column("<f8"), "parent": Column("<i4")}
+    with StreamWriter(tmp_path, "align/hand", {}, {}) as writer:
+        (unit,) = writer.plan(dict.fromkeys("abc", 1.0), 9.0)
+        tiers = {"word": words, "phone": phones}
+        tables = {tier: ([len(own[uid]) for uid in unit.utterance_ids], columns) for tier, own in tiers.items()}
+        with writer.shard(unit.number, unit.utterance_ids, {}, tables) as shard:
+            for tier, own in tiers.items():
+                for i, uid in enumerate(unit.utterance_ids):
+                    for name, values in zip(columns, np.array(own[uid]).reshape(-1, 3).T, strict=True):
+                        shard.put(tier, name, i, values.astype(columns[name].dtype))
+            shard.commit()
+    with StreamWriter(tmp_path, "pooled/toy@hand", {"layers": [0]}, {}) as writer:
+        (unit,) = writer.plan(dict.fromkeys("abc", 1.0), 9.0)
+        segments = {"a": [0, 1, 2], "b": [0, 1], "c": []}
+        lengths = [len(segments[uid]) for uid in unit.utterance_ids]
+        table = {"phone": (lengths, {"states": Column("<f2", 1, 2), "segment": Column("<i4")})}
+        with writer.shard(unit.number, unit.utterance_ids, {}, table) as shard:
+            for i, uid in enumerate(unit.utterance_ids):
+                shard.put("phone", "segment", i, np.array(segments[uid], np.int32))
+                shard.put("phone", "states", i, np.zeros((1, lengths[i], 2), np.float16))
+            shard.commit()
+    cache = Cache(tmp_path)
+    linker = Linker(cache.stream("align/hand"), ["a", "b", "c"])
+    found, middles = linker.of_segments(cache.stream("pooled/toy@hand"), "phone")
+    assert found.tolist() == [0, -1, 1, -1, 1]
+    np.testing.assert_allclose(middles, [0.15, 0.25, 0.55, 0.15, 0.25])
+    found, centres = linker.of_frames(np.array([0, 31, 33, 35]))
+    expected = [0 if 0.1 <= t < 0.2 else 1 if 0.5 <= t < 0.6 else -1 for t in centres[:31]]
+    assert found.tolist() == [*expected, -1, -1, -1, -1]
+    assert {-1, 0, 1} == set(expected)
+
+
+def test_a_batch_carries_what_was_asked_for(table: Table) -> None:
+    rows = torch.tensor([[0, 2, 5]])
+    whole = table.gather(rows)
+    for name, sequence in {**whole.speech, "text": whole.text}.items():
+        assert sequence.word.shape == sequence.time.shape == sequence.mask.shape
+        for b, row in enumerate(rows[0].tolist()):
+            words, times = of(table, name, table.ids[row])
+            assert sequence.word[0, b][sequence.mask[0, b]].tolist() == words
+            assert sequence.time[0, b][sequence.mask[0, b]].tolist() == times
+        assert (sequence.word[~sequence.mask] == -1).all()
+        assert (sequence.time[~sequence.mask] == -1).all()
+    some = table.only(["word"], text=True, links={"word"}).gather(rows)
+    assert some.text.time is None
+    assert some.speech["word"].time is None
+    assert torch.equal(some.text.word, whole.text.word)
+    assert table.only(["word"], text=False).gather(rows).speech["word"].word is None
+
+
+def test_a_whole_utterance_belongs_to_no_word(cache: Cache) -> None:
+    sources = open_sources(cache, ["utterance"], text=True, speech_stream=None, text_stream=None, linked=True)
+    table = load_table(sources, IDS, [1], None, CPU)
+    assert table.only(["utterance"], text=True).speech["utterance"].word is None
+    with pytest.raises(ProtocolError, match="utterance states belong to no word of the transcript: a head that reads"):
+        table.only(["utterance"], text=True, links={"word"})
+
+
+def test_states_of_another_alignment_are_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = open_sources(cache, ["word"], text=True, speech_stream=None, text_stream=None, linked=True)
+    digests = {**sources.align.digests("alignment"), "u3": "other"}
+    monkeypatch.setattr(sources.align, "digests", lambda _: digests)
+    with pytest.raises(ProtocolError, match=r"utterance 'u3': pooled/.* was pooled over another alignment than align/"):
+        load_table(sources, IDS, [1], None, CPU)
+
+
+def test_frames_alone_take_the_one_alignment(cache: Cache) -> None:
+    sources = open_sources(cache, ["frame"], text=False, speech_stream=None, text_stream=None, linked=True)
+    assert sources.align.name == "align/textgrid"
+    assert sources.align in sources.streams
+    assert set(replace(sources, speech={}).without(["u1", "nobody"])) == {"nobody"}
