@@ -43,6 +43,13 @@ class Meter:
             self._printed[name] = now
             click.echo(f"{name}: {done}/{total}" + (f", {rate}" if rate else ""), err=True)
 
+    def say(self, text: str) -> None:
+        """Print a line, above the bars where there are any."""
+        if self._bars is not None:
+            self._bars.console.print(text, highlight=False, markup=False)
+        else:
+            click.echo(text, err=True)
+
 
 @contextmanager
 def meter() -> Iterator[Meter]:

@@ -12,6 +12,9 @@ from transformers import (
     BertModel,
     Data2VecAudioConfig,
     Data2VecAudioModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    DebertaV2Tokenizer,
     HubertConfig,
     HubertModel,
     PreTrainedTokenizerFast,
@@ -35,6 +38,9 @@ SPEECH_SIZE: dict[str, Any] = {
 """With the seven convolutions of wav2vec 2.0, whose kernels and strides are the defaults."""
 _GROUP: dict[str, Any] = {"feat_extract_norm": "group", "num_conv_pos_embeddings": 32}
 _LAYER: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_conv_pos_embeddings": 32}
+_XLS_R: dict[str, Any] = {"conv_bias": True, "attention_dropout": 0.1, "hidden_dropout": 0.1, "layerdrop": 0.1,
+                          "feat_proj_dropout": 0.1, "mask_time_prob": 0.075}  # fmt: skip
+"""As facebook/wav2vec2-xls-r-300m has them; in evaluation none may have a say."""
 SPEECH = {
     "wav2vec2-group": (Wav2Vec2Model, Wav2Vec2Config, _GROUP, False),
     "wav2vec2-layer": (Wav2Vec2Model, Wav2Vec2Config, _LAYER, True),
@@ -42,6 +48,8 @@ SPEECH = {
     "wavlm-group": (WavLMModel, WavLMConfig, _GROUP, False),
     # Five stacked positional convolutions, each as wide as the whole of a short utterance
     "data2vec-audio": (Data2VecAudioModel, Data2VecAudioConfig, {"conv_pos_kernel_size": 19}, True),
+    # wav2vec 2.0 with layer norms, biases in its convolutions, and a dropout of its own in every place
+    "xls-r": (Wav2Vec2Model, Wav2Vec2Config, {**_LAYER, **_XLS_R}, True),
 }
 """Model, configuration, what differs from the default, and whether the processor normalises."""
 
@@ -102,10 +110,34 @@ def roberta_tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **special)
 
 
+def deberta_tokenizer(max_length: int = 64) -> DebertaV2Tokenizer:
+    """Unigrams as DeBERTa-v3 has them: a blank before a word is part of its first piece."""
+    marks = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    letters = "abcdefghijklmnopqrstuvwxyzIéï0123456789.,!?'-[]LAUGHTER—▁"
+    pieces = ["▁the", "▁a", "▁word", "▁I", "▁can", "▁well", "▁yes", "▁no", "known", "▁["]
+    vocabulary = [(mark, 0.0) for mark in marks] + [(piece, -2.0) for piece in pieces]
+    vocabulary += [(letter, -6.0) for letter in dict.fromkeys(letters)] + [("[MASK]", 0.0)]
+    return DebertaV2Tokenizer(vocab=vocabulary, unk_id=3, model_max_length=max_length)
+
+
 TEXT = {
     "bert": (BertModel, BertConfig, bert_tokenizer, 64),
     # Two more positions than tokens: RoBERTa counts from one past its padding index
     "roberta": (RobertaModel, RobertaConfig, roberta_tokenizer, 66),
+    "deberta-v3": (DebertaV2Model, DebertaV2Config, deberta_tokenizer, 64),
+}
+_OWN: dict[str, dict[str, Any]] = {
+    # As microsoft/deberta-v3-base: positions are relative, in buckets, and enter in every block
+    "deberta-v3": {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "max_relative_positions": -1,
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    }
 }
 
 
@@ -123,6 +155,6 @@ def save_text(folder: Path, kind: str, *, max_length: int = 64, **changes: Any) 
         "pad_token_id": tokenizer.pad_token_id,
     }
     torch.manual_seed(0)
-    shake(model(config(**{**size, **changes})), 2).save_pretrained(folder)
+    shake(model(config(**{**size, **_OWN.get(kind, {}), **changes})), 2).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -314,7 +314,9 @@ def test_a_bad_option_stops_the_run(corpus: Path, tmp_path: Path, options: list[
 def test_options_that_contradict_each_other() -> None:
     with pytest.raises(MmserError, match="--keep word needs an alignment: add --align pocketsphinx"):
         Extraction(keep=("frame", "word"))
-    with pytest.raises(MmserError, match="pooling 'median' and dtype 'float16': expected one of mean, mean"):
+    with pytest.raises(
+        MmserError, match="pooling 'median', dtype 'float16' and compute 'float32': expected one of mean, mean"
+    ):
         Extraction(pooling="median")
 
 

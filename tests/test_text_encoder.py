@@ -113,6 +113,43 @@ def test_tokens_of_bytes_keep_the_characters_they_are_part_of(gallery: dict[str,
     assert [p for p in pieces if p in ("Ġword", "Ġa", "no")] == ["Ġword", "Ġa", "no"]
 
 
+def test_tokens_that_begin_with_a_blank_stand_for_the_word_alone(gallery: dict[str, Path]) -> None:
+    text = "I can  well-known - [LAUGHTER] naïve"
+    encoder = load_text_encoder(str(gallery["deberta-v3"]))
+    tokens = encoder.tokenize(text)
+    pieces = encoder.tokenizer.convert_ids_to_tokens(tokens.token_id.tolist())
+    spans = list(zip(tokens.start.tolist(), tokens.end.tolist(), tokens.word.tolist(), strict=True))
+    assert pieces[:5] == ["[CLS]", "▁I", "▁can", "▁well", "-"]
+    assert spans[0] == spans[-1] == (-1, -1, -1)
+    for piece, (a, b, word) in zip(pieces[1:-1], spans[1:-1], strict=True):
+        assert text[a:b] == piece.removeprefix("▁")
+        # I, can, well-known, [LAUGHTER], naïve; the lone dash, and a blank alone, are part of no word
+        places = [(0, 1, 0), (2, 5, 1), (7, 17, 2), (20, 30, 3), (31, 36, 4)]
+        assert word == next((w for first, last, w in places if first <= a < b <= last), -1), (piece, a, b)
+
+
+def test_a_sentencepiece_model_without_tokenizer_json_is_read_as_sentencepiece_reads_it(tmp_path: Path) -> None:
+    # As microsoft/deberta-v3-base is on the hub
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    folder = save_text(tmp_path / "deberta", "deberta-v3")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    said = ["the door is open again", "a well known word", "I can not say", "it is late and cold outside"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(said * 20), model_prefix=str(folder / "spm"), vocab_size=60, hard_vocab_limit=False,
+        pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]",
+        unk_piece="[UNK]", minloglevel=2,
+    )  # fmt: skip
+    encoder = load_text_encoder(str(folder))
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+    for text in (*said, "the  word", "a cold door"):
+        tokens = encoder.tokenize(text)
+        pieces = encoder.tokenizer.convert_ids_to_tokens(tokens.token_id.tolist())
+        assert pieces == ["[CLS]", *expected.encode(text, out_type=str), "[SEP]"]
+        assert set(tokens.word.tolist()) - {-1} == set(range(len(text.split())))
+
+
 @pytest.mark.parametrize("text", ["", "  ", "\n\t"])
 def test_an_empty_text_is_refused(gallery: dict[str, Path], text: str) -> None:
     with pytest.raises(EncoderError, match="the text is empty; give its transcript, or leave the text stream out"):
@@ -123,7 +160,7 @@ def test_an_empty_text_is_refused(gallery: dict[str, Path], text: str) -> None:
 def test_a_text_too_long_is_refused_never_cut(gallery: dict[str, Path], kind: str) -> None:
     encoder = load_text_encoder(str(gallery[kind]))
     assert encoder.max_tokens == 64
-    longest = " ".join(["word"] * 62) if kind == "bert" else "word" + " word" * 59  # w, or, d: the first is 3 tokens
+    longest = "word" + " word" * (59 if kind == "roberta" else 61)  # RoBERTa's first is 3 tokens: w, or, d
     tokens = encoder.tokenize(longest)
     assert len(tokens.token_id) == 64
     assert encoder.states([tokens], [3])[0].isfinite().all()

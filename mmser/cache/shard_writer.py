@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmser.cache.places import array_digest, map_place, places_of
+from mmser.cache.room import check_room, reserve
 from mmser.cache.schema import MAX_TEXT, SCHEMA, Column
 from mmser.cache.shard import file_digest, sync_folder
 from mmser.errors import CacheError
@@ -49,6 +50,7 @@ class ShardWriter:
         digests: Mapping[str, Sequence[str]],
         tables: Mapping[str, tuple[Sequence[int], Mapping[str, Column]]],
     ) -> None:
+        check_room(folder, tables)
         self._folder, self._number = folder, number
         self._temporary = folder / f".{number:05d}.{os.getpid()}.tmp"
         # "earliest" keeps headers identical from one version of HDF5 to the next, so that equal content is equal bytes
@@ -69,6 +71,12 @@ class ShardWriter:
                 shape = column.shape(int(offsets[-1]))
                 self._file.create_dataset(f"{granularity}/{name}", shape, np.dtype(column.dtype), dcpl=plain_layout())
                 self._unwritten[f"{granularity}/{name}"] = int(offsets[-1])
+        try:
+            self._file.flush()
+            reserve(self._temporary)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def put(self, granularity: str, column: str, first: int, values: NDArray) -> None:
         """Write the rows of consecutive utterances, beginning with utterance ``first``.
@@ -110,10 +118,12 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._temporary.unlink(missing_ok=True)
+        try:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def plain_layout() -> h5py.h5p.PropDCID:

@@ -13,7 +13,7 @@ from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.align import aligner_options, show_coverage
 from mmser.commands.defaults import default_of
 from mmser.extract.align import ALIGNERS, NONE
-from mmser.extract.options import DTYPES, OPENSMILE_SETS, Extraction
+from mmser.extract.options import COMPUTES, DTYPES, OPENSMILE_SETS, Extraction
 from mmser.records import POOLINGS
 
 if TYPE_CHECKING:
@@ -55,10 +55,13 @@ def extraction_options(command: Any) -> Any:
             click.option("--pooling", type=click.Choice(POOLINGS), default=default("pooling"), help="Over segments."),
             click.option("--dtype", type=click.Choice(DTYPES), default=default("dtype"), help="Of the stored states."),
             click.option(
+                "--compute", type=click.Choice(COMPUTES), default=default("compute"), help="Arithmetic of the encoders."
+            ),
+            click.option(
                 "--batch-seconds",
                 type=float,
                 show_default=False,
-                help="Padded audio in a batch. [default: 6 on a CPU, 80 on a GPU]",
+                help="Padded audio in a batch. [default: what suits the device]",
             ),
             click.option("--refresh", is_flag=True, help="Redo what changed since it was extracted."),
         ]
@@ -90,7 +93,7 @@ def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) ->
     asked = Extraction(keep=granularities, **options)
     table = read_manifest(manifest_path)
     with meter() as progress:
-        summary = run(table, cache_path, asked, progress)
+        summary = run(table, cache_path, asked, progress, progress.say)
     show_extraction(summary, cache_path)
     if summary.failures:
         sys.exit(EXIT_SOME_FAILED)

@@ -1,21 +1,22 @@
 """Streams of features that are computed from samples alone: recordings in, log-mel frames or descriptors out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmser.audio import Recording
 from mmser.cache import Column, StreamWriter, Unit
+from mmser.cache.shard_writer import ShardWriter
 from mmser.errors import AudioError
 from mmser.extract.decode import decode_units
 from mmser.extract.mel import LogMel
 from mmser.extract.opensmile_sets import OpenSmile
 from mmser.extract.options import NONE, Extraction
-from mmser.extract.work import DTYPES, Meter, Work, check_storable, provenance
+from mmser.extract.work import DTYPES, Meter, Work, provenance
+from mmser.extract.writing import Task, WriterThread, check_storable
 from mmser.units import SAMPLE_RATE
 
 SHARD_SECONDS = 1800.0
@@ -68,15 +69,15 @@ def fill_features(work: Work, features: Features) -> None:
         costs = work.look_at_audio(pending, name)
         units = writer.plan(costs, SHARD_SECONDS, redo)
         meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
-        for decoded in decode_units(units, work.utterances, work.options.jobs):
-            for uid, reason in decoded.failures.items():
-                work.fail(uid, name, reason)
-            found = _compute(meter, features, decoded.recordings)
-            write = partial(_write, writer, decoded.unit, features, decoded.recordings)
-            work.write_storable([name], found, write)
-            meter.done += len(decoded.unit.utterance_ids)
-            meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
-            meter.show()
+        with WriterThread(work) as thread:
+            for decoded in decode_units(units, work.utterances, work.options.jobs):
+                for uid, reason in decoded.failures.items():
+                    work.fail(uid, name, reason)
+                found = _compute(meter, features, decoded.recordings)
+                thread.fill([name], found, partial(_shard, writer, decoded.unit, features, decoded.recordings))
+                meter.done += len(decoded.unit.utterance_ids)
+                meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
+                meter.show()
 
 
 def _compute(
@@ -95,22 +96,29 @@ def _compute(
     return found
 
 
-def _write(
+def _shard(
     writer: StreamWriter,
     unit: Unit,
     features: Features,
     recordings: Mapping[str, Recording],
     found: Mapping[str, Mapping[str, NDArray[np.float32]]],
-) -> None:
+) -> tuple[list[ShardWriter], Iterator[Task]]:
+    """A shard of these features, and the tasks that fill it."""
     ids = list(found)
     tables = {
         granularity: ([len(found[uid][granularity]) for uid in ids], {"states": column})
         for granularity, column in features.columns.items()
     }
-    with writer.shard(unit.number, ids, {"audio": [recordings[uid].digest for uid in ids]}, tables) as shard:
-        for granularity, column in features.columns.items():
-            for place, uid in enumerate(ids):
-                states = found[uid][granularity][None]
-                check_storable(uid, torch.from_numpy(states), np.dtype(column.dtype).name, [0])
-                shard.put(granularity, "states", place, states.astype(column.dtype))
-        shard.commit()
+    shard = writer.shard(unit.number, ids, {"audio": [recordings[uid].digest for uid in ids]}, tables)
+    tasks = [partial(_put, shard, granularity, column, found) for granularity, column in features.columns.items()]
+    return [shard], iter(tasks)
+
+
+def _put(
+    shard: ShardWriter, granularity: str, column: Column, found: Mapping[str, Mapping[str, NDArray[np.float32]]]
+) -> None:
+    for place, (uid, own) in enumerate(found.items()):
+        states = own[granularity][None]
+        peak = np.abs(states).max(axis=(1, 2))[:, None]
+        check_storable([uid], peak, np.dtype(column.dtype).name, "float32", [0])
+        shard.put(granularity, "states", place, states.astype(column.dtype))

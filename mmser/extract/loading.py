@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from mmser.errors import EncoderError
 
 # Parts of a checkpoint that no layer state depends on; a checkpoint may lack them.
 _UNUSED = ("pooler.", "masked_spec_embed", "mask_emb")
+
+COMPUTE = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The types of :data:`mmser.extract.options.COMPUTES`."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,28 @@ def pick_layers(asked: str, num_layers: int) -> list[int]:
             f"layers {asked!r}: this encoder has layers 0 (the input of its first block) to {num_layers - 1}"
         )
     return sorted(layers)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far states of lower precision lie from those of float32."""
+
+    largest: float
+    """Largest difference, as a share of the layer's largest value; of the worst layer."""
+    cosine: float
+    """Cosine between the two states of a frame or token, at the least similar one of any layer."""
+
+    def __str__(self) -> str:
+        return f"largest difference {self.largest:.2g} of the largest value, least cosine {self.cosine:.6f}"
+
+
+def measure_drift(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> Drift:
+    """The drift of some utterances' states (num_layers, rows, dim) against the same in float32."""
+    pairs = [(f.float(), e.float()) for f, e in zip(found, expected, strict=True)]
+    differences = torch.stack([(f - e).abs().amax(dim=(1, 2)) for f, e in pairs]).amax(dim=0)
+    values = torch.stack([e.abs().amax(dim=(1, 2)) for _, e in pairs]).amax(dim=0)
+    cosines = [torch.cosine_similarity(f.double(), e.double(), dim=-1).min() for f, e in pairs]
+    return Drift(float((differences / values.clamp_min(1e-12)).max()), float(torch.stack(cosines).min()))
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

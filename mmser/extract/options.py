@@ -9,6 +9,9 @@ from mmser.records import GRANULARITIES, POOLINGS
 
 DTYPES = ("float16", "float32")
 
+COMPUTES = ("float32", "bf16", "fp16")
+"""Arithmetic of the encoders."""
+
 OPENSMILE_SETS = {"egemaps": "eGeMAPSv02"}
 """openSMILE's feature sets by mmser's name, with openSMILE's own; v02 is the eGeMAPS that it recommends."""
 
@@ -39,9 +42,12 @@ class Extraction(AlignerOptions):
     pooling: str = "mean"
     """``mean``, ``mean+std`` or ``max`` of the frames of a segment."""
     dtype: str = "float16"
-    """Type of the stored states. Computation is float32."""
+    """Type of the stored states."""
+    compute: str = "float32"
+    """Arithmetic of the encoders: ``float32``, ``bf16`` or ``fp16``, which are faster on a GPU and drift from float32;
+    the drift is measured, shown and kept with the stream."""
     batch_seconds: float | None = None
-    """Seconds of padded audio in a batch; None: 6 on a CPU, whose caches larger batches leave, 80 on a GPU."""
+    """Seconds of padded audio in a batch; None: what suits the device. One that its memory cannot hold is halved."""
     refresh: bool = False
     """Look at every audio file and transcript again, and redo what changed since it was extracted."""
 
@@ -56,10 +62,10 @@ class Extraction(AlignerOptions):
                 f"--keep {','.join(needs)} needs an alignment: add --align pocketsphinx (English), or --align textgrid "
                 "with --textgrids FOLDER"
             )
-        if self.pooling not in POOLINGS or self.dtype not in DTYPES:
+        if self.pooling not in POOLINGS or self.dtype not in DTYPES or self.compute not in COMPUTES:
             raise MmserError(
-                f"pooling {self.pooling!r} and dtype {self.dtype!r}: expected one of {', '.join(POOLINGS)} and one of "
-                f"{', '.join(DTYPES)}"
+                f"pooling {self.pooling!r}, dtype {self.dtype!r} and compute {self.compute!r}: expected one of "
+                f"{', '.join(POOLINGS)}, one of {', '.join(DTYPES)} and one of {', '.join(COMPUTES)}"
             )
         if self.opensmile not in (*OPENSMILE_SETS, NONE):
             raise MmserError(f"--opensmile {self.opensmile}: expected one of {', '.join(OPENSMILE_SETS)}, {NONE}")

@@ -5,7 +5,7 @@ is left out with its reason and the rest goes on. Whatever is interrupted goes o
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,13 @@ class Summary:
         return sorted({uid for uid, _ in self.failures})
 
 
-def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report = lambda *_: None) -> Summary:
+def extract(
+    manifest: Manifest,
+    cache: Path,
+    options: Extraction,
+    report: Report = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Summary:
     """Fill a cache from a manifest; run again, do what is missing.
 
     Args:
@@ -54,6 +60,7 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
         cache: the cache's folder; made if it is not there.
         options: what to extract.
         report: told how far it is.
+        say: told what the user should know before the work goes on: how much will be written, drift, smaller batches.
 
     Raises:
         MmserError: nothing to do, an encoder that cannot be loaded, a cache made by another recipe or being written.
@@ -61,7 +68,7 @@ def extract(manifest: Manifest, cache: Path, options: Extraction, report: Report
     began = time.monotonic()
     if options.speech_model == options.text_model == options.aligner == options.opensmile == NONE and not options.mel:
         raise MmserError("nothing to extract: give --speech-model, --text-model, --align, --mel or --opensmile")
-    work = Work(cache, {u.utterance_id: u for u in manifest.utterances()}, options, report)
+    work = Work(cache, {u.utterance_id: u for u in manifest.utterances()}, options, report, say)
     # What cannot be had must not be found out after an hour of aligning.
     text, speech, features = load_text(work), load_speech(work), load_features(options)
     opened = _made(cache)

@@ -4,7 +4,8 @@ wav2vec2-base, HuBERT-base and WavLM-base normalise the output of their first co
 one group a channel), so zeros padded to a waveform change every state of it, and the attention mask does not help.
 Here that norm takes its statistics over each utterance's own frames. data2vec-audio stacks positional convolutions,
 which carry what the first of them makes of the padding back into the utterance; here padding is 0 before each. Every
-encoder is tried at loading: if its states still depend on the company in a batch, it is run one utterance at a time.
+encoder is tried at loading, in float32: if its states still depend on the company in a batch, it is run one utterance
+at a time.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ import torch.nn.functional as F
 import transformers
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mmser.errors import EncoderError
 from mmser.extract import builtin
-from mmser.extract.loading import load, load_model, parse_source, relative_error, weights_digest
+from mmser.extract.loading import COMPUTE, load, load_model, parse_source, relative_error, weights_digest
 from mmser.units import SAMPLE_RATE, FrameGrid
 
 TOLERANCE = 1e-5
@@ -68,6 +70,18 @@ class MaskedFrames(nn.Module):
         return out
 
 
+class InFloat32(nn.Module):
+    """A layer that computes in float32 inside a model of lower precision, and gives what the next layer takes."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.dtype = layer, dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
+        return self.layer(x.float()).to(self.dtype)
+
+
 class SpeechEncoder:
     """A frozen encoder with a convolutional front end (wav2vec 2.0, HuBERT, WavLM, data2vec-audio, XLS-R).
 
@@ -95,6 +109,7 @@ class SpeechEncoder:
         self.name, self.model, self.normalise, self.revision = name, model, normalise, revision
         self.device = torch.device(device)
         self._digest = weights_digest(model)
+        self.compute = "float32"
         config = self.model.config
         kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
         front_end = getattr(getattr(self.model, "feature_extractor", None), "conv_layers", None)
@@ -110,9 +125,24 @@ class SpeechEncoder:
         self.grid = FrameGrid(hop, field)
         self.dim = int(config.hidden_size)
         self.num_layers = int(config.num_hidden_layers) + 1
+        _fold_weight_norms(self.model)
         self._masked = _mask_padding(self.model, FrameGrid(strides[0], kernels[0]), self.grid)
         self.model = self.model.to(self.device).eval()
         self.batchable = self._check_batching()
+
+    def compute_in(self, compute: str) -> None:
+        """Change the arithmetic, once, from float32 to ``bf16`` or ``fp16``.
+
+        The first convolution and its norm stay in float32: they see the waveform itself, whose quiet parts 8 bits
+        would round away, and statistics over thousands of frames.
+        """
+        assert self.compute == "float32"
+        self.compute = compute
+        if compute != "float32":
+            layers = self.model.feature_extractor.conv_layers
+            first, layers[0] = layers[0], nn.Identity()
+            self.model.to(COMPUTE[compute])
+            layers[0] = InFloat32(first, COMPUTE[compute])
 
     def identity(self) -> dict[str, object]:
         """What decides the states, for the recipe of a stream."""
@@ -122,6 +152,7 @@ class SpeechEncoder:
             "revision": self.revision,
             "weights_sha256": self._digest,
             "architecture": type(model).__name__,
+            "compute": self.compute,
             "normalise": self.normalise,
             "hop": self.grid.hop,
             "field": self.grid.field,
@@ -137,8 +168,8 @@ class SpeechEncoder:
                 the encoder: where a closing layer norm follows the last block (as in the large models), behind it.
 
         Returns:
-            States (num_layers, batch, frames, dim) on the encoder's device, and the frames of each utterance; what lies
-            behind an utterance's frames has no meaning.
+            States (num_layers, batch, frames, dim) on the encoder's device, in the type it computes in, and the frames
+            of each utterance; what lies behind an utterance's frames has no meaning.
         """
         assert all(len(w) >= self.grid.field for w in waveforms)
         if not self.batchable and len(waveforms) > 1:
@@ -189,6 +220,13 @@ class SpeechEncoder:
         together, lengths = self.states([long, short], layers)
         alone, _ = self.states([short], layers)
         return relative_error(together[:, 1:, : lengths[1]], alone) <= TOLERANCE
+
+
+def _fold_weight_norms(model: nn.Module) -> None:
+    """Compute weight-normalised weights (the positional convolution's) once, not at every pass: the same numbers."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
 def _mask_padding(

@@ -1,29 +1,34 @@
 """The streams of speech: recordings and alignments in, frame states and pooled states out, one pass of the encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmser.audio import Recording
 from mmser.cache import Column, Stream, StreamWriter, Unit, stream_folder_name
-from mmser.errors import AudioError
+from mmser.cache.shard_writer import ShardWriter
 from mmser.extract.alignments import Spans, read_spans
+from mmser.extract.batches import Batches, default_batch_seconds
 from mmser.extract.decode import decode_units
-from mmser.extract.loading import pick_layers
+from mmser.extract.loading import measure_drift, pick_layers
 from mmser.extract.options import NONE
 from mmser.extract.speech import SpeechEncoder, load_speech_encoder
-from mmser.extract.work import DTYPES, SHARD_BYTES, Meter, Work, check_storable, pick_device, provenance
+from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Meter, Work, pick_device, provenance
+from mmser.extract.writing import Task, WriterThread, fetch
 from mmser.pooling import frame_ranges, num_without_centre, pool, pooled_dim
 from mmser.records import TIERS
 from mmser.units import SAMPLE_RATE, FrameGrid
 
 SHARD_SECONDS = 1800.0
 """Of audio in a shard at most: it is held decoded, 115 MB."""
+DRIFT_UTTERANCES = 8
+"""Of the manifest's first, on which lower precision is compared with float32."""
+DRIFT_SECONDS = 15.0
+"""Of each of them at most: float32 takes its time."""
 _SEGMENTS_PER_SECOND = 20.0
 """Phones, syllables and words of fast speech together, for cutting shards."""
 
@@ -33,14 +38,17 @@ class _Job:
     """The encoder and the streams it fills."""
 
     work: Work
-    encoder: SpeechEncoder
-    layers: list[int]
+    batches: Batches
     aligned: Stream | None
     frames: StreamWriter | None
     pooled: StreamWriter | None
     granularities: tuple[str, ...]
     """Pooled ones."""
     zero_frame_segments: int = 0
+
+    @property
+    def encoder(self) -> SpeechEncoder:
+        return self.batches.encoder
 
     @property
     def tiers(self) -> list[str]:
@@ -61,10 +69,13 @@ def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: 
     if not encoder.batchable:
         work.notes.append(f"{encoder.name}: padding changes its states, so it was run one utterance at a time")
     pooled = tuple(g for g in options.granularities if g != "frame")
-    recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
     name = stream_folder_name(encoder.name)
     made = provenance(encoder.device)
-    made["batches"] = f"{_batch_seconds(work, encoder):g} s" if encoder.batchable else "one utterance"
+    batch_seconds = options.batch_seconds or default_batch_seconds(encoder.device)
+    made["batches"] = f"{batch_seconds:g} s" if encoder.batchable else "one utterance"
+    if options.compute != "float32":
+        made["drift"] = _lower(work, encoder, layers)
+    recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
     with ExitStack() as stack:
         frames_writer = pooled_writer = None
         if "frame" in options.granularities:
@@ -78,33 +89,67 @@ def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: 
             }
             where = f"pooled/{name}@{options.aligner if aligned else NONE}"
             pooled_writer = stack.enter_context(StreamWriter(work.cache, where, pooled_recipe, made))
-        job = _Job(work, encoder, layers, aligned, frames_writer, pooled_writer, pooled)
+        batches = Batches(work, encoder, layers, batch_seconds)
+        job = _Job(work, batches, aligned, frames_writer, pooled_writer, pooled)
         _fill(job)
     if job.zero_frame_segments:
         work.notes.append(f"{job.zero_frame_segments} segments were too short to hold a frame and took the nearest one")
 
 
+def _lower(work: Work, encoder: SpeechEncoder, layers: list[int]) -> str:
+    """Lower the encoder's precision, and say what that does to the states of the manifest's first utterances."""
+    first = dict(list(work.utterances.items())[:DRIFT_UTTERANCES])
+    (decoded,) = decode_units([Unit(0, tuple(first))], first, work.options.jobs)
+    samples = [r.samples[: int(DRIFT_SECONDS * SAMPLE_RATE)] for r in decoded.recordings.values()]
+    exact = [encoder.states([s], layers)[0][:, 0] for s in samples]
+    encoder.compute_in(work.options.compute)
+    if not samples:
+        return "not measured: none of the first utterances could be decoded"
+    drift = measure_drift([encoder.states([s], layers)[0][:, 0] for s in samples], exact)
+    shown = f"{drift} ({len(samples)} utterances, {work.options.compute} against float32)"
+    work.say(f"{encoder.name}: {shown}")
+    return shown
+
+
 def _fill(job: _Job) -> None:
     work = job.work
     todo: dict[tuple[str, ...], dict[str, int]] = {}
+    sizes: dict[str, float] = {}
     for writer in (job.frames, job.pooled):
         if writer is None:
             continue
         # Planned alike, both streams have the same shards, and one pass of the encoder fills both.
-        for unit in _plan(job, writer):
+        units = _plan(job, writer)
+        sizes[writer.name] = _bytes_to_write(job, writer, [uid for unit in units for uid in unit.utterance_ids])
+        for unit in units:
             todo.setdefault(unit.utterance_ids, {})[writer.name] = unit.number
+    work.announce(sizes)
     units = [Unit(i, ids) for i, ids in enumerate(todo)]
     meter = Meter(work, "speech", sum(len(unit.utterance_ids) for unit in units))
-    for decoded in decode_units(units, work.utterances, work.options.jobs):
-        ids = decoded.unit.utterance_ids
-        numbers = todo[ids]
-        for uid, reason in decoded.failures.items():
-            for name in numbers:
-                work.fail(uid, name, reason)
-        work.write_storable(numbers, decoded.recordings, partial(_write_shards, job, numbers, meter))
-        meter.done += len(ids)
-        meter.seconds += sum(work.seconds[uid] for uid in ids)
-        meter.show()
+    with WriterThread(work) as thread:
+        for decoded in decode_units(units, work.utterances, work.options.jobs):
+            ids = decoded.unit.utterance_ids
+            numbers = todo[ids]
+            for uid, reason in decoded.failures.items():
+                for name in numbers:
+                    work.fail(uid, name, reason)
+            thread.fill(list(numbers), decoded.recordings, partial(_shards, job, numbers, meter))
+            meter.done += len(ids)
+            meter.seconds += sum(work.seconds[uid] for uid in ids)
+            meter.show()
+
+
+def _bytes_to_write(job: _Job, writer: StreamWriter, ids: Sequence[str]) -> float:
+    """Bytes of states that a stream will get: the frames follow from the headers, the segments from the alignments."""
+    options = job.work.options
+    row = len(job.batches.layers) * ITEMSIZE[options.dtype]
+    if writer is job.frames:
+        samples = (int(job.work.seconds[uid] * SAMPLE_RATE + 0.5) for uid in ids)
+        return float(sum(map(job.encoder.grid.num_frames, samples)) * row * job.encoder.dim)
+    spans = read_spans(job.aligned, ids, job.tiers) if job.aligned is not None else {}
+    segments = sum(len(found.index) for tier in spans.values() for found in tier.values())
+    states = segments + len(ids) * ("utterance" in job.granularities)
+    return float(states * row * pooled_dim(job.encoder.dim, options.pooling) + 4 * segments)
 
 
 def _plan(job: _Job, writer: StreamWriter) -> list[Unit]:
@@ -118,57 +163,74 @@ def _plan(job: _Job, writer: StreamWriter) -> list[Unit]:
     rate = SAMPLE_RATE / job.encoder.grid.hop * (job.frames is not None) + _SEGMENTS_PER_SECOND * (
         job.pooled is not None
     )
-    itemsize = 2 if work.options.dtype == "float16" else 4
-    budget = SHARD_BYTES / (rate * len(job.layers) * job.encoder.dim * itemsize)
+    budget = SHARD_BYTES / (rate * len(job.batches.layers) * job.encoder.dim * ITEMSIZE[work.options.dtype])
     return writer.plan(costs, min(SHARD_SECONDS, budget), redo)
 
 
-def _write_shards(job: _Job, numbers: Mapping[str, int], meter: Meter, recordings: Mapping[str, Recording]) -> None:
-    """Encode one shard's recordings and write them to the streams that want them."""
+def _shards(
+    job: _Job, numbers: Mapping[str, int], meter: Meter, recordings: Mapping[str, Recording]
+) -> tuple[list[ShardWriter], Iterator[Task]]:
+    """One shard of each stream that wants these recordings, and the tasks that fill them."""
     ids = list(recordings)
     num_frames = [job.encoder.grid.num_frames(len(recordings[uid].samples)) for uid in ids]
     spans = read_spans(job.aligned, ids, job.tiers) if job.aligned is not None else {}
-    with ExitStack() as stack:
-        frames = pooled = None
-        audio = {"audio": [recordings[uid].digest for uid in ids]}
-        stored = DTYPES[job.work.options.dtype]
-        if job.frames is not None and job.frames.name in numbers:
-            table = {"frame": (num_frames, {"states": Column(stored, len(job.layers), job.encoder.dim)})}
-            frames = stack.enter_context(job.frames.shard(numbers[job.frames.name], ids, audio, table))
-        if job.pooled is not None and job.pooled.name in numbers:
-            if job.aligned is not None:
-                digests = job.aligned.digests("alignment")
-                audio = {**audio, "alignment": [digests.get(uid, "") for uid in ids]}
-            states = Column(stored, len(job.layers), pooled_dim(job.encoder.dim, job.work.options.pooling))
-            tables = pooled_tables(job.granularities, ids, spans, states)
-            pooled = stack.enter_context(job.pooled.shard(numbers[job.pooled.name], ids, audio, tables))
-            for tier in job.tiers:
-                pooled.put(tier, "segment", 0, np.concatenate([spans[tier][uid].index for uid in ids]))
-        first, budget = 0, _batch_seconds(job.work, job.encoder) * SAMPLE_RATE
-        while first < len(ids):
-            # The plan has the longest first, so the first of a batch decides how wide it is.
-            size = max(1, int(budget // len(recordings[ids[first]].samples)))
-            batch = ids[first : first + size]
-            packed, lengths = _encode(job, [recordings[uid].samples for uid in batch], batch)
-            if frames is not None:
-                frames.put("frame", "states", first, packed.cpu().numpy().astype(stored))
-            if pooled is not None:
-                for granularity in job.granularities:
-                    of_tier = spans.get(granularity, {})
-                    ranges = segment_ranges(job.encoder.grid, granularity, batch, lengths, of_tier)
-                    values = pool(packed, ranges, job.work.options.pooling)
-                    pooled.put(granularity, "states", first, values.cpu().numpy().astype(stored))
-                    if granularity in TIERS:
-                        job.zero_frame_segments += num_too_short(job.encoder.grid, batch, lengths, of_tier)
-            first += len(batch)
-            meter.show(first, sum(len(recordings[uid].samples) for uid in ids[:first]) / SAMPLE_RATE)
-        for shard in (frames, pooled):
-            if shard is not None:
-                shard.commit()
+    audio = {"audio": [recordings[uid].digest for uid in ids]}
+    stored = DTYPES[job.work.options.dtype]
+    frames = pooled = None
+    if job.frames is not None and job.frames.name in numbers:
+        table = {"frame": (num_frames, {"states": Column(stored, len(job.batches.layers), job.encoder.dim)})}
+        frames = job.frames.shard(numbers[job.frames.name], ids, audio, table)
+    if job.pooled is not None and job.pooled.name in numbers:
+        if job.aligned is not None:
+            digests = job.aligned.digests("alignment")
+            audio = {**audio, "alignment": [digests.get(uid, "") for uid in ids]}
+        states = Column(stored, len(job.batches.layers), pooled_dim(job.encoder.dim, job.work.options.pooling))
+        tables = pooled_tables(job.granularities, ids, spans, states)
+        pooled = job.pooled.shard(numbers[job.pooled.name], ids, audio, tables)
+    tasks = _tasks(job, meter, recordings, spans, frames, pooled)
+    return [shard for shard in (frames, pooled) if shard is not None], tasks
 
 
-def _batch_seconds(work: Work, encoder: SpeechEncoder) -> float:
-    return work.options.batch_seconds or (6.0 if encoder.device.type == "cpu" else 80.0)
+def _tasks(
+    job: _Job,
+    meter: Meter,
+    recordings: Mapping[str, Recording],
+    spans: Mapping[str, Mapping[str, Spans]],
+    frames: ShardWriter | None,
+    pooled: ShardWriter | None,
+) -> Iterator[Task]:
+    """Encode one batch after the other, and pool it on the device; each becomes a task that writes it."""
+    ids, options = list(recordings), job.work.options
+    if pooled is not None:
+        for tier in job.tiers:
+            index = np.concatenate([spans[tier][uid].index for uid in ids])
+            yield partial(pooled.put, tier, "segment", 0, index)
+    first, seconds = 0, 0.0
+    for batch, packed, lengths, check in job.batches.encode({uid: recordings[uid].samples for uid in ids}):
+        puts = []
+        if frames is not None:
+            puts.append(partial(_put, frames, "frame", first, fetch(packed, options.dtype)))
+        if pooled is not None:
+            for granularity in job.granularities:
+                of_tier = spans.get(granularity, {})
+                ranges = segment_ranges(job.encoder.grid, granularity, batch, lengths, of_tier)
+                states = pool(packed, ranges, options.pooling)
+                puts.append(partial(_put, pooled, granularity, first, fetch(states, options.dtype)))
+                if granularity in TIERS:
+                    job.zero_frame_segments += num_too_short(job.encoder.grid, batch, lengths, of_tier)
+        yield partial(_all, [check, *puts])
+        first += len(batch)
+        seconds += sum(len(recordings[uid].samples) for uid in batch) / SAMPLE_RATE
+        meter.show(first, seconds)
+
+
+def _put(shard: ShardWriter, granularity: str, first: int, states: Callable[[], NDArray]) -> None:
+    shard.put(granularity, "states", first, states())
+
+
+def _all(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        task()
 
 
 def pooled_tables(
@@ -190,21 +252,6 @@ def pooled_tables(
     if "utterance" in granularities:
         tables["utterance"] = ([1] * len(ids), {"states": states})
     return tables
-
-
-def _encode(job: _Job, samples: Sequence[NDArray[np.float32]], ids: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
-    """States of a batch end to end (num_layers, frames of all, dim), checked, and the frames of each."""
-    try:
-        states, lengths = job.encoder.states(samples, job.layers)
-    except torch.OutOfMemoryError as error:
-        raise AudioError(
-            f"a batch of {len(ids)} utterances, the longest {max(map(len, samples)) / SAMPLE_RATE:.1f} s ({ids[0]!r}), "
-            "does not fit in the device's memory; give a smaller --batch-seconds, or cut long recordings"
-        ) from error
-    parts = [states[:, i, :length] for i, length in enumerate(lengths)]
-    for uid, part in zip(ids, parts, strict=True):
-        check_storable(uid, part, job.work.options.dtype, job.layers)
-    return torch.cat(parts, dim=1), lengths
 
 
 def segment_ranges(

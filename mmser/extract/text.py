@@ -1,5 +1,7 @@
 """Frozen text encoders: transcripts in, token states out, each token with its place in the transcript and its word."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from torch import nn
 
 from mmser.errors import EncoderError
 from mmser.extract import builtin
-from mmser.extract.loading import load, load_model, parse_source, relative_error, weights_digest
+from mmser.extract.loading import COMPUTE, load, load_model, parse_source, relative_error, weights_digest
 from mmser.extract.speech import TOLERANCE
 from mmser.transcript import transcript_words, word_of_span
 
@@ -65,11 +67,19 @@ class TextEncoder:
         self.name, self.revision, self.tokenizer = name, revision, tokenizer
         self.device = torch.device(device)
         self._digest = weights_digest(model)
+        self.compute = "float32"
+        self._tokenizer_digest = _tokenizer_digest(tokenizer)
         self.model = model.to(self.device).eval()
         self.dim = int(model.config.hidden_size)
         self.num_layers = int(model.config.num_hidden_layers) + 1
         self.max_tokens = _max_tokens(model, tokenizer)
         self.batchable = self._check_batching()
+
+    def compute_in(self, compute: str) -> None:
+        """Change the arithmetic, once, from float32 to ``bf16`` or ``fp16``."""
+        assert self.compute == "float32"
+        self.compute = compute
+        self.model.to(COMPUTE[compute])
 
     def identity(self) -> dict[str, object]:
         """What decides the states, for the recipe of a stream."""
@@ -78,7 +88,9 @@ class TextEncoder:
             "revision": self.revision,
             "weights_sha256": self._digest,
             "architecture": type(self.model).__name__,
+            "compute": self.compute,
             "max_tokens": self.max_tokens,
+            "tokenizer_sha256": self._tokenizer_digest,
         }
 
     def tokenize(self, text: str) -> Tokens:
@@ -100,6 +112,9 @@ class TextEncoder:
         words = transcript_words(text)
         special = np.array(encoded["special_tokens_mask"], bool)
         spans = np.array(encoded["offset_mapping"], np.int32).reshape(-1, 2)
+        for span in spans:  # a SentencePiece token covers the blank before its word
+            while span[0] < span[1] and text[span[0]].isspace():
+                span[0] += 1
         spans[special] = -1
         word = [-1 if s else word_of_span(words, int(a), int(b)) for s, (a, b) in zip(special, spans, strict=True)]
         ids = np.array(encoded["input_ids"], np.int32)
@@ -114,8 +129,8 @@ class TextEncoder:
             layers: which layers; 0 is the input of the first block (the embeddings), i the output of block i.
 
         Returns:
-            States (num_layers, batch, tokens, dim) on the encoder's device, and the tokens of each transcript; what
-            lies behind a transcript's tokens has no meaning.
+            States (num_layers, batch, tokens, dim) on the encoder's device, in the type it computes in, and the tokens
+            of each transcript; what lies behind a transcript's tokens has no meaning.
         """
         lengths = [len(tokens.token_id) for tokens in batch]
         if not self.batchable and len(batch) > 1:
@@ -141,6 +156,14 @@ class TextEncoder:
         together, lengths = self.states([long, short], layers)
         alone, _ = self.states([short], layers)
         return relative_error(together[:, 1:, : lengths[1]], alone) <= TOLERANCE
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of all that decides how a text becomes tokens, in hex; padding and truncation are set by each call."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.pop("padding", None)
+    rules.pop("truncation", None)
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
 def _max_tokens(model: Any, tokenizer: Any) -> int:

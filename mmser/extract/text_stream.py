@@ -1,18 +1,24 @@
 """The stream of token states: transcripts in, one state a token and layer out."""
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 
 from mmser.cache import Column, StreamWriter, stream_folder_name
+from mmser.cache.shard_writer import ShardWriter
 from mmser.errors import EncoderError
-from mmser.extract.loading import pick_layers
+from mmser.extract.loading import measure_drift, pick_layers
 from mmser.extract.options import NONE
 from mmser.extract.text import TextEncoder, Tokens, load_text_encoder
-from mmser.extract.work import DTYPES, SHARD_BYTES, Work, check_storable, pick_device, provenance, text_digest
+from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Work, pick_device, provenance, text_digest
+from mmser.extract.writing import Task, WriterThread, check_storable, fetch, peaks_of
 
 BATCH_TOKENS = 4096
 """Padded tokens in a batch."""
+DRIFT_TRANSCRIPTS = 32
+"""The manifest's first, on which lower precision is compared with float32."""
 _COLUMNS = ("token_id", "start", "end", "word")
 
 
@@ -29,10 +35,13 @@ def load_text(work: Work) -> tuple[TextEncoder, list[int]] | None:
 
 def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
     """Encode the transcripts that the stream lacks."""
-    texts = work.texts()
+    texts, options = work.texts(), work.options
     name = f"text/{stream_folder_name(encoder.name)}"
-    recipe = {**encoder.identity(), "layers": layers, "dtype": work.options.dtype}
-    with StreamWriter(work.cache, name, recipe, provenance(encoder.device)) as writer:
+    made = provenance(encoder.device)
+    if options.compute != "float32":
+        made["drift"] = _lower(work, encoder, layers)
+    recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
+    with StreamWriter(work.cache, name, recipe, made) as writer:
         redo = work.stale(writer.stream, {"text": {uid: text_digest(text) for uid, text in texts.items()}})
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
         tokens: dict[str, Tokens] = {}
@@ -41,36 +50,69 @@ def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
                 tokens[uid] = encoder.tokenize(texts.get(uid, ""))
             except EncoderError as error:
                 work.fail(uid, name, str(error))
-        budget = SHARD_BYTES / (len(layers) * encoder.dim * (2 if work.options.dtype == "float16" else 4))
-        units = writer.plan({uid: float(len(t.token_id)) for uid, t in tokens.items()}, budget, redo)
-        total, done = sum(len(unit.utterance_ids) for unit in units), 0
-        for unit in units:
-            write = partial(_write, work, writer, encoder, layers, unit.number)
-            work.write_storable([name], {uid: tokens[uid] for uid in unit.utterance_ids}, write)
-            done += len(unit.utterance_ids)
-            work.report(name, done, total, 0.0)
+        row = len(layers) * encoder.dim * ITEMSIZE[options.dtype]
+        units = writer.plan({uid: float(len(t.token_id)) for uid, t in tokens.items()}, SHARD_BYTES / row, redo)
+        total = sum(len(unit.utterance_ids) for unit in units)
+        num_tokens = sum(len(tokens[uid].token_id) for unit in units for uid in unit.utterance_ids)
+        work.announce({name: float(num_tokens * (row + 4 * len(_COLUMNS)))})
+        done = 0
+        with WriterThread(work) as thread:
+            for unit in units:
+                items = {uid: tokens[uid] for uid in unit.utterance_ids}
+                thread.fill([name], items, partial(_shard, work, writer, encoder, layers, unit.number))
+                done += len(items)
+                work.report(name, done, total, 0.0)
 
 
-def _write(
-    work: Work, writer: StreamWriter, encoder: TextEncoder, layers: list[int], number: int, tokens: dict[str, Tokens]
-) -> None:
+def _lower(work: Work, encoder: TextEncoder, layers: list[int]) -> str:
+    """Lower the encoder's precision, and say what that does to the states of the manifest's first transcripts."""
+    probes: list[Tokens] = []
+    for text in list(work.texts().values())[:DRIFT_TRANSCRIPTS]:
+        try:
+            probes.append(encoder.tokenize(text))
+        except EncoderError:  # too long: named where the stream is filled
+            continue
+    exact = [encoder.states([tokens], layers)[0][:, 0] for tokens in probes]
+    encoder.compute_in(work.options.compute)
+    if not probes:
+        return "not measured: none of the first transcripts could be encoded"
+    drift = measure_drift([encoder.states([tokens], layers)[0][:, 0] for tokens in probes], exact)
+    shown = f"{drift} ({len(probes)} transcripts, {work.options.compute} against float32)"
+    work.say(f"{encoder.name}: {shown}")
+    return shown
+
+
+def _shard(
+    work: Work, writer: StreamWriter, encoder: TextEncoder, layers: list[int], number: int, tokens: Mapping[str, Tokens]
+) -> tuple[list[ShardWriter], Iterator[Task]]:
+    """A shard of these transcripts, and the tasks that fill it."""
     ids = list(tokens)
     lengths = [len(tokens[uid].token_id) for uid in ids]
-    stored = DTYPES[work.options.dtype]
-    columns = {"states": Column(stored, len(layers), encoder.dim), **{name: Column("<i4") for name in _COLUMNS}}
+    states = Column(DTYPES[work.options.dtype], len(layers), encoder.dim)
+    columns = {"states": states, **{name: Column("<i4") for name in _COLUMNS}}
     sources = {"text": [text_digest(work.utterances[uid].text or "") for uid in ids]}
-    with writer.shard(number, ids, sources, {"token": (lengths, columns)}) as shard:
-        first = 0
-        while first < len(ids):
-            # The plan has the longest first, so the first of a batch decides how wide it is.
-            batch = ids[first : first + max(1, BATCH_TOKENS // lengths[first])]
-            states, sizes = encoder.states([tokens[uid] for uid in batch], layers)
-            parts = [states[:, i, :size] for i, size in enumerate(sizes)]
-            for uid, part in zip(batch, parts, strict=True):
-                check_storable(uid, part, work.options.dtype, layers)
-            shard.put("token", "states", first, torch.cat(parts, dim=1).cpu().numpy().astype(stored))
-            first += len(batch)
-        for i, uid in enumerate(ids):
-            for column in _COLUMNS:
-                shard.put("token", column, i, getattr(tokens[uid], column))
-        shard.commit()
+    shard = writer.shard(number, ids, sources, {"token": (lengths, columns)})
+    return [shard], _tasks(work, encoder, layers, shard, tokens)
+
+
+def _tasks(
+    work: Work, encoder: TextEncoder, layers: list[int], shard: ShardWriter, tokens: Mapping[str, Tokens]
+) -> Iterator[Task]:
+    options, ids = work.options, list(tokens)
+    for column in _COLUMNS:
+        values = np.concatenate([getattr(tokens[uid], column) for uid in ids])
+        yield partial(shard.put, "token", column, 0, values)
+    first = 0
+    while first < len(ids):
+        # The plan has the longest first, so the first of a batch decides how wide it is.
+        batch = ids[first : first + max(1, BATCH_TOKENS // len(tokens[ids[first]].token_id))]
+        states, sizes = encoder.states([tokens[uid] for uid in batch], layers)
+        parts = [states[:, i, :size] for i, size in enumerate(sizes)]
+        peaks, packed = fetch(peaks_of(parts), "float32"), fetch(torch.cat(parts, dim=1), options.dtype)
+
+        def write(batch=batch, first=first, peaks=peaks, packed=packed) -> None:  # type: ignore[no-untyped-def]
+            check_storable(batch, peaks(), options.dtype, options.compute, layers)
+            shard.put("token", "states", first, packed())
+
+        yield write
+        first += len(batch)

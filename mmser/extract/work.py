@@ -4,17 +4,17 @@ import csv
 import hashlib
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from mmser import __version__
 from mmser.cache import Stream, Unit
-from mmser.errors import MmserError
+from mmser.errors import CacheError, MmserError
 from mmser.extract.decode import decode_units, durations
 from mmser.extract.options import Extraction
 from mmser.records import Utterance
@@ -25,9 +25,11 @@ SHARD_BYTES = 256e6
 Report = Callable[[str, int, int, float], None]
 """Told after every batch: the stream, utterances done, utterances to do, seconds of audio done."""
 
-T = TypeVar("T")
-
 DTYPES = {"float16": "<f2", "float32": "<f4"}
+ITEMSIZE = {"float16": 2, "float32": 4}
+
+_DISK_MARGIN = 1.02, 16e6
+"""What files hold besides states: a share of them, and bytes for plans, alignments and the file system's own."""
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Work:
     utterances: dict[str, Utterance]
     options: Extraction
     report: Report
+    say: Callable[[str], None] = lambda _: None
+    """Told what the user should know before the work goes on."""
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     """Reason by (utterance, stream)."""
     notes: list[str] = field(default_factory=list)
@@ -57,22 +61,28 @@ class Work:
         """Note that a shard of a stream is finished."""
         self.added[stream] = self.added.get(stream, 0) + number
 
-    def write_storable(
-        self, streams: Iterable[str], items: dict[str, T], write: Callable[[dict[str, T]], None]
-    ) -> None:
-        """Write a shard; where an utterance's states cannot be stored, note it and write the shard without it."""
-        streams = list(streams)
-        while items:
-            try:
-                write(items)
-            except UnstorableError as error:
-                for stream in streams:
-                    self.fail(error.utterance_id, stream, str(error))
-                items = {uid: item for uid, item in items.items() if uid != error.utterance_id}
-            else:
-                for stream in streams:
-                    self.wrote(stream, len(items))
-                return
+    def announce(self, sizes: Mapping[str, float]) -> None:
+        """Say how much a stage will write, and refuse what the disk cannot hold.
+
+        Args:
+            sizes: bytes to write, by stream.
+
+        Raises:
+            CacheError: the disk has less room than that and a margin.
+        """
+        sizes = {name: size for name, size in sizes.items() if size}
+        if not sizes:
+            return
+        parts = ", ".join(f"{name} {size / 1e9:.3g} GB" for name, size in sizes.items())
+        share, fixed = _DISK_MARGIN
+        needed, free = share * sum(sizes.values()) + fixed, shutil.disk_usage(self.cache).free
+        if needed > free:
+            raise CacheError(
+                f"{self.cache}: to be written: {parts}; the disk has {free / 1e9:.3g} GB left, and {needed / 1e9:.3g} "
+                "GB are needed with a margin. Keep fewer layers (--layers, --text-layers) or granularities (--keep), "
+                "make room, or give a --cache on another disk"
+            )
+        self.say(f"To be written: {parts} ({free / 1e9:.3g} GB free)")
 
     def texts(self) -> dict[str, str]:
         """The transcripts that there are."""
@@ -150,30 +160,6 @@ class UnstorableError(Exception):
     def __init__(self, utterance_id: str, reason: str) -> None:
         super().__init__(reason)
         self.utterance_id = utterance_id
-
-
-def check_storable(utterance_id: str, states: torch.Tensor, dtype: str, layers: list[int]) -> None:
-    """Refuse states that are not finite, or that their stored type cannot hold.
-
-    Args:
-        utterance_id: whose they are.
-        states: (num_layers, rows, dim) of one utterance.
-        dtype: ``float16`` or ``float32``.
-        layers: the layers' own numbers, for the message.
-
-    Raises:
-        UnstorableError: names the layer and the largest value.
-    """
-    limit = torch.finfo(torch.float16 if dtype == "float16" else torch.float32).max
-    # Not "<= limit" of the largest: a comparison with NaN is false either way round.
-    peaks = states.abs().amax(dim=(1, 2)).float()
-    for layer, peak in zip(layers, peaks.tolist(), strict=True):
-        if not peak <= limit:
-            raise UnstorableError(
-                utterance_id,
-                f"a state of layer {layer} is {peak:g}, more than {dtype} holds or not a number; nothing of this "
-                "utterance was stored (try --dtype float32, or look at the recording)",
-            )
 
 
 def provenance(device: torch.device | str) -> dict[str, str]:
