@@ -4,7 +4,7 @@ Synthetic utterances of half a second (noise, one file a hundred utterances), bu
 need no alignment, and frames. Peak resident memory is what the operating system says of the ended process.
 
     python benchmarks/memory.py                        # 200, 2,000: half a minute
-    python benchmarks/memory.py --sizes 2000 20000     # the figure in docs/design.md: some minutes
+    python benchmarks/memory.py --sizes 2000 20000     # some minutes
 """
 
 import argparse

@@ -44,21 +44,21 @@ def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
     with StreamWriter(work.cache, name, recipe, made) as writer:
         redo = work.stale(writer.stream, {"text": {uid: text_digest(text) for uid, text in texts.items()}})
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
-        tokens: dict[str, Tokens] = {}
+        lengths: dict[str, int] = {}  # tokenized again shard by shard: the tokens of a whole corpus are not held
         for uid in pending:
             try:
-                tokens[uid] = encoder.tokenize(texts.get(uid, ""))
+                lengths[uid] = len(encoder.tokenize(texts.get(uid, "")).token_id)
             except EncoderError as error:
                 work.fail(uid, name, str(error))
         row = len(layers) * encoder.dim * ITEMSIZE[options.dtype]
-        units = writer.plan({uid: float(len(t.token_id)) for uid, t in tokens.items()}, SHARD_BYTES / row, redo)
+        units = writer.plan({uid: float(n) for uid, n in lengths.items()}, SHARD_BYTES / row, redo)
         total = sum(len(unit.utterance_ids) for unit in units)
-        num_tokens = sum(len(tokens[uid].token_id) for unit in units for uid in unit.utterance_ids)
+        num_tokens = sum(lengths[uid] for unit in units for uid in unit.utterance_ids)
         work.announce({name: float(num_tokens * (row + 4 * len(_COLUMNS)))})
         done = 0
         with WriterThread(work) as thread:
             for unit in units:
-                items = {uid: tokens[uid] for uid in unit.utterance_ids}
+                items = {uid: encoder.tokenize(texts[uid]) for uid in unit.utterance_ids}
                 thread.fill([name], items, partial(_shard, work, writer, encoder, layers, unit.number))
                 done += len(items)
                 work.report(name, done, total, 0.0)
