@@ -14,7 +14,7 @@ from stand_in_mfa import StandIn
 
 import mmser.extract.align.mfa_program as mfa_program
 from mmser.errors import AlignmentError
-from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
+from mmser.extract.align import AlignerOptions, Failed, Spoken, Waiting, make_aligner
 from mmser.extract.align.mfa import MfaAligner, MfaSettings, read_scores, write_corpus
 from mmser.extract.align.mfa_program import Models, align_command, call, check_usable, read_version
 from mmser.records import Alignment, Kind
@@ -132,6 +132,23 @@ def test_a_run_that_hangs_is_stopped(tmp_path: Path) -> None:
     settings = MfaSettings(patience_s=1.5, patience_per_second=0.0)
     with pytest.raises(AlignmentError, match=r"did not align 1 utterances \(1 s of audio\) within 2 s"):
         list(MfaAligner(stand_in.command, ENGLISH, settings=settings).align([spoken("u", "hi")]))
+
+
+def test_while_mfa_works_it_is_said_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
+    """As by Ctrl-C: the meter raises where it is told how far the work is."""
+
+    def stop_at_the_second(done: int) -> None:
+        told.append(done)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    told: list[int] = []
+    aligner = MfaAligner(StandIn(tmp_path, mode="hangs").command, ENGLISH)
+    assert isinstance(aligner, Waiting)
+    aligner.waiting = stop_at_the_second
+    with pytest.raises(KeyboardInterrupt):
+        list(aligner.align([spoken("u", "hi")]))
+    assert told == [0, 0]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")

@@ -2,7 +2,7 @@
 
 from mmser.cache import Cache, Stream, StreamWriter
 from mmser.errors import AlignmentError, CacheError
-from mmser.extract.align import ALIGNERS, Aligner, Failed, Spoken, make_aligner
+from mmser.extract.align import ALIGNERS, Aligner, Failed, Spoken, Waiting, make_aligner
 from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
 from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit, decode_units
@@ -36,7 +36,9 @@ def fill_alignments(work: Work) -> Stream:
         units = writer.plan(costs, backend.shard_seconds, redo)
         meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
         if units:
-            meter.show()  # an aligner that takes its shards whole says nothing for long
+            meter.show()
+        if isinstance(aligner, Waiting):
+            aligner.waiting = meter.show
         for decoded in decode_units(units, work.utterances, options.jobs):
             for uid, reason in decoded.failures.items():
                 work.fail(uid, name, reason)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +133,14 @@ def flag(option: str) -> str:
     '--mfa-command'
     """
     return "--" + option.replace("_", "-")
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """An aligner whose results come all at once, long after it was asked."""
+
+    waiting: Callable[[int], object]
+    """Called about once a second meanwhile, with how many utterances are aligned so far; may raise to stop it."""
 
 
 def _make_pocketsphinx(options: AlignerOptions) -> Aligner:

@@ -11,7 +11,7 @@ import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -65,6 +65,7 @@ class MfaAligner:
         self._jobs = jobs or os.cpu_count() or 1
         self._settings = settings
         self._version = check_usable(command)
+        self.waiting: Callable[[int], object] = lambda _done: None
         nowhere = Path()
         align_command(self._version, models, corpus=nowhere, output=nowhere, temporary=nowhere, jobs=1)
 
@@ -138,7 +139,7 @@ class MfaAligner:
         seconds = sum(len(one.samples) for one in spoken.values()) / SAMPLE_RATE
         patience = self._settings.patience_s + self._settings.patience_per_second * seconds
         try:
-            finished = call([*self._command, *arguments], patience)
+            finished = call([*self._command, *arguments], patience, lambda: self.waiting(len(_textgrids(output))))
         except subprocess.TimeoutExpired as error:
             raise AlignmentError(
                 f"MFA was stopped: it did not align {len(spoken)} utterances ({seconds:.0f} s of audio) within "
@@ -151,7 +152,7 @@ class MfaAligner:
                 "a model, fetch it: mfa model download dictionary|acoustic|g2p NAME"
             )
         scores = read_scores(output / "alignment_analysis.csv")
-        paths = {path.stem: path for path in output.rglob("*.TextGrid")}
+        paths = {path.stem: path for path in _textgrids(output)}
         return finished, {n: (paths[n], scores.get(n, math.nan)) for n in spoken if n in paths}
 
     def close(self) -> None:
@@ -202,6 +203,10 @@ def read_scores(path: Path) -> dict[str, float]:
             except ValueError:
                 continue  # a report about the alignment, which is there without it
     return scores
+
+
+def _textgrids(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.TextGrid"))
 
 
 def _read(path: Path, spoken: Spoken, score: float, *, wide: bool) -> Alignment | Failed:

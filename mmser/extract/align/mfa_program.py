@@ -10,7 +10,8 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ _RENAMED: Version = (4, 0, 0)
 
 _LOOK_S = 180.0
 """Seconds that ``mfa version`` may take: ``conda run`` on a slow disk needs tens of them."""
+
+_BETWEEN_S = 1.0
+"""Seconds between two signs of life, and at most until Ctrl-C is heard."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _FRAME = re.compile("[╭╮╰╯│─━]+")
@@ -188,8 +192,13 @@ def align_command(
     return named
 
 
-def call(command: Sequence[str], timeout_s: float) -> Finished:
+def call(command: Sequence[str], timeout_s: float, waiting: Callable[[], object] = lambda: None) -> Finished:
     """Run a program to its end, without a shell. Whatever stops this, stops the program and all that it started.
+
+    Args:
+        command: the program and its arguments.
+        timeout_s: how long it may take.
+        waiting: called about once a second meanwhile; may raise to stop it.
 
     Raises:
         AlignmentError: the program is not there or cannot be started.
@@ -210,11 +219,21 @@ def call(command: Sequence[str], timeout_s: float) -> Finished:
             f"MFA cannot be used: {command[0]!r} cannot be started ({error.strerror}). {how_to_install(command[0])}"
         ) from error
     try:
-        output, _ = process.communicate(timeout=timeout_s)
+        output = _outcome(process, time.monotonic() + timeout_s, waiting)
     except BaseException:  # also Ctrl-C: nothing goes on behind the user's back
         _end(process)
         raise
     return Finished(process.returncode, _FRAME.sub(" ", _ANSI.sub("", output)))
+
+
+def _outcome(process: "subprocess.Popen[str]", deadline: float, waiting: Callable[[], object]) -> str:
+    while True:
+        try:
+            return process.communicate(timeout=min(_BETWEEN_S, max(0.0, deadline - time.monotonic())))[0]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= deadline:
+                raise
+        waiting()
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
