@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import align, cache, corpora, demo, extract, pool, runs, train
+from mmser.commands import align, cache, corpora, demo, doctor, extract, pool, runs, train
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -46,6 +46,7 @@ def main() -> None:
 
     \b
     mmser manifest emodb DIR --out emodb.csv      a corpus becomes a table
+    mmser doctor emodb.csv                        is anything wrong with it?
     mmser extract emodb.csv --cache cache/emodb   encoders run once
     mmser train-head cache/emodb --head ...       heads train on the cache, as often as you like
     mmser runs compare runs/emodb/...             is one better than another?
@@ -54,6 +55,7 @@ def main() -> None:
 
 for command in (
     corpora.manifest,
+    doctor.doctor,
     align.align,
     extract.extract,
     pool.pool,

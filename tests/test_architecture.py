@@ -27,6 +27,7 @@ LAYERS = {
     "mmser.extract": 4,
     "mmser.train": 4,
     "mmser.demo": 5,
+    "mmser.doctor": 5,
     "mmser.show": 5,
     "mmser.commands": 6,
     "mmser.cli": 7,

@@ -1,4 +1,4 @@
-"""Corpus readers: on miniatures made here, and on the real thing where it is at hand."""
+"""Corpora in general, and EmoDB: label sets, counts, what is left out; on miniatures, and on the real EmoDB."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,88 +7,225 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
+from small_speech import write_noise
 
 from mmser.audio import read_audio
 from mmser.cli import main
-from mmser.corpora import CORPORA
-from mmser.corpora.emodb import COUNTS, SENTENCES, read_emodb
+from mmser.corpora import CORPORA, Reading, Request, read_corpus
+from mmser.corpora.corpus import (
+    Corpus,
+    Found,
+    LabelSet,
+    Published,
+    excluded_path,
+    read_excluded,
+    write_excluded,
+)
+from mmser.corpora.corpus import read_corpus as read_with
+from mmser.corpora.emodb import COUNTS, SENTENCES
 from mmser.corpora.emodb_labels import SYLLABLES, read_emodb_labels
 from mmser.errors import ManifestError
 from mmser.extract.align import AlignerOptions, Spoken, make_aligner
-from mmser.manifest import read_manifest, write_manifest
+from mmser.manifest import read_manifest
 from mmser.records import TIERS, Alignment
+from mmser.train.presets import PRESETS
 from mmser.transcript import transcript_words
 
 
 @pytest.fixture
 def emodb(tmp_path: Path) -> Path:
     folder = tmp_path / "emodb"
-    (folder / "wav").mkdir(parents=True)
     for name in ("16b10Wb", "03a01Fa", "08a05Nc"):
-        samples = np.random.default_rng(0).uniform(-0.1, 0.1, 1_600)
-        soundfile.write(folder / "wav" / f"{name}.wav", samples, 16_000)
+        write_noise(folder / "wav" / f"{name}.wav", seconds=0.1)
     (folder / "wav" / "._03a01Fa.wav").write_bytes(b"\0\5\x16\7")
     (folder / "wav" / "readme.txt").write_text("not a recording")
     return folder
 
 
+def emodb_of(folder: Path) -> Reading:
+    return read_corpus("emodb", Request(folder))
+
+
 def test_emodb_names_say_everything(emodb: Path) -> None:
-    manifest = read_emodb(emodb)
+    manifest = emodb_of(emodb).manifest
     assert manifest.ids == ["03a01Fa", "08a05Nc", "16b10Wb"]
     first = manifest.utterances()[0]
     assert first.audio == emodb / "wav" / "03a01Fa.wav"
     assert first.text == "Der Lappen liegt auf dem Eisschrank."
     assert first.fields == {
         "speaker": "03",
+        "emotion": "F",
         "label": "happiness",
         "gender": "male",
         "sentence": "a01",
         "version": "a",
+        "corpus": "emodb",
+        "label_set": "7class",
     }
     assert list(manifest.column("label")) == ["happiness", "neutral", "anger"]
     assert list(manifest.column("gender")) == ["male", "female", "female"]
 
 
 def test_emodb_is_found_by_either_folder(emodb: Path) -> None:
-    outer, inner = read_emodb(emodb), read_emodb(emodb / "wav")
+    outer, inner = emodb_of(emodb).manifest, emodb_of(emodb / "wav").manifest
     assert [u.audio for u in outer.utterances()] == [u.audio for u in inner.utterances()]
-
-
-def test_emodb_manifest_written_elsewhere_finds_its_audio(emodb: Path, tmp_path: Path) -> None:
-    write_manifest(read_emodb(emodb), tmp_path / "manifest.csv")
-    again = read_manifest(tmp_path / "manifest.csv")
-    assert again.column("audio")[0] == "emodb/wav/03a01Fa.wav"
-    assert again.column("speaker")[0] == "03"
-    assert len(read_audio(again.utterances()[0].audio).samples) == 1_600
 
 
 def test_emodb_says_what_is_missing_and_what_it_left_out(emodb: Path) -> None:
     (emodb / "wav" / "03a03Fa.wav").write_bytes(b"")  # there is no sentence a03
     (emodb / "wav" / "other.wav").write_bytes(b"")
-    manifest = read_emodb(emodb)
-    assert len(manifest) == 3
-    assert manifest.warnings[0] == (
-        "EmoDB: left out 2 recordings not named like '03a01Fa.wav': '03a03Fa.wav', 'other.wav'"
-    )
-    assert manifest.warnings[1] == "EmoDB: found 1 recordings of anger, expected 127 as published"
-    assert len(manifest.warnings) == 1 + len(COUNTS)
+    reading = emodb_of(emodb)
+    assert len(reading.manifest) == 3
+    assert reading.excluded == {"other.wav": "not named like '03a01Fa'", "03a03Fa": "EmoDB has no sentence 'a03'"}
+    assert reading.manifest.warnings[0] == "EmoDB: found 3 utterances, expected 535 as published"
+    assert reading.manifest.warnings[1] == "EmoDB: found 1 utterances of label 'anger', expected 127 as published"
+    assert len(reading.manifest.warnings) == 1 + len(COUNTS)
 
 
-def test_emodb_in_the_wrong_folder(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"none' is not there; expected the folder that holds 'wav/'"):
-        read_emodb(tmp_path / "none")
-    with pytest.raises(ManifestError, match=r"no recording named like '03a01Fa\.wav'; found nothing"):
-        read_emodb(tmp_path)
+def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"EmoDB: folder '.*none' is not there"):
+        emodb_of(tmp_path / "none")
+    with pytest.raises(ManifestError, match=r"no recording named like '03a01Fa'; found nothing"):
+        emodb_of(tmp_path)
     (tmp_path / "1001_IEO_NEU_XX.wav").write_bytes(b"")
-    with pytest.raises(ManifestError, match=r"found '1001_IEO_NEU_XX\.wav': give the folder"):
-        read_emodb(tmp_path)
+    with pytest.raises(ManifestError, match=r"found '1001_IEO_NEU_XX\.wav': give the corpus's own folder"):
+        emodb_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_reader_says_what_it_misses_in_an_empty_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=rf"^{CORPORA[name].title}: folder '.*' holds no"):
+        read_corpus(name, Request(tmp_path))
+    with pytest.raises(ManifestError, match=rf"^{CORPORA[name].title}: folder '.*gone' is not there"):
+        read_corpus(name, Request(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_published_counts_add_up(name: str) -> None:
+    """Counts of classes or sessions that say how large a corpus is can be no more than it; most are all of it."""
+    for label_set in CORPORA[name].label_sets.values():
+        for published in label_set.published:
+            for column, counts in published.counts.items():
+                assert sum(counts.values()) <= published.total
+                if column == "session" or (column == "label" and not label_set.keep_all and not label_set.note):
+                    assert sum(counts.values()) == published.total, (name, column)
+                if column == "label" and label_set.classes is not None:
+                    assert set(counts) <= set(label_set.classes.values())
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_protocols_of_corpora_are_presets_that_fit_their_classes(name: str) -> None:
+    corpus = CORPORA[name]
+    if corpus.protocol:
+        asked = set(PRESETS[corpus.protocol].settings.get("labels", ()))
+        classes = next(iter(corpus.label_sets.values())).classes
+        assert not asked or (classes is not None and asked == set(classes.values()))
+
+
+def test_the_documentation_names_every_corpus_label_set_and_count() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "corpora.md").read_text()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| [`")}
+    assert list(rows) == list(CORPORA)
+    for name, corpus in CORPORA.items():
+        assert all(f"`{label_set}`" in text for label_set in corpus.label_sets)
+        if corpus.protocol:
+            assert f"--protocol {corpus.protocol}" in rows[name]
+        for label_set in corpus.label_sets.values():
+            if label_set.published and name != "msp-podcast":
+                assert f"{label_set.published[0].total:,}" in rows[name]
+
+
+def _toy(**label_sets: LabelSet) -> dict[str, Corpus]:
+    def read(request: Request) -> Found:
+        rows = [
+            {"utterance_id": uid, "audio": f"{uid}.wav", "emotion": emotion, "kind": kind, "votes": Counter(votes)}
+            for uid, emotion, kind, votes in (
+                ("a", "joy", "x", "jjh"),
+                ("b", "happy", "y", "h"),
+                ("c", "sad", "x", "s"),
+                ("d", "", "x", "sj"),
+            )
+        ]
+        names = {"j": "joy", "h": "happy", "s": "sad"}
+        for row in rows:
+            row["votes"] = Counter({names[letter]: n for letter, n in row["votes"].items()})
+        return Found(request.folder, rows, {"e": "broken"}, ["Toy: e is broken"])
+
+    return {"toy": Corpus("Toy", read, label_sets)}
+
+
+def test_a_label_set_merges_keeps_and_excludes(tmp_path: Path) -> None:
+    corpora = _toy(
+        merged=LabelSet(classes={"joy": "hap", "happy": "hap"}),
+        ratings=LabelSet(classes={"sad": "sad"}, keep_all=True),
+        only=LabelSet(only={"kind": "x"}),
+    )
+    merged = read_with("toy", corpora, Request(tmp_path))
+    assert list(merged.manifest.column("label")) == ["hap", "hap"]
+    assert list(merged.manifest.column("label_set")) == ["merged", "merged"]
+    assert list(merged.manifest.column("votes_hap")) == ["3", "1"]
+    assert list(merged.manifest.column("votes_other")) == ["0", "0"]
+    assert merged.excluded == {
+        "e": "broken",
+        "c": "label 'sad' is no class of label set merged",
+        "d": "it has no label",
+    }
+    ratings = read_with("toy", corpora, Request(tmp_path), "ratings")
+    assert list(ratings.manifest.column("label")) == ["", "", "sad", ""]
+    assert list(ratings.manifest.column("votes_other")) == ["3", "1", "0", "1"]
+    only = read_with("toy", corpora, Request(tmp_path), "only")
+    assert list(only.manifest.column("label")) == ["joy", "sad"]
+    assert only.excluded["b"] == "kind 'y' is not 'x', which label set only asks for"
+    assert "votes_joy" not in only.manifest.table.columns  # every label is a class: which there are is not known
+    with pytest.raises(ManifestError, match="toy has no label set 'six'; there are: merged, ratings, only"):
+        read_with("toy", corpora, Request(tmp_path), "six")
+
+
+def test_of_several_releases_one_has_to_fit(tmp_path: Path) -> None:
+    releases = (Published(9, release="1"), Published(4, release="2"))
+    fits = read_with("toy", _toy(s=LabelSet(keep_all=True, published=releases)), Request(tmp_path))
+    assert fits.manifest.warnings == ("Toy: e is broken",)
+    other = read_with("toy", _toy(s=LabelSet(keep_all=True, published=releases[:1])), Request(tmp_path))
+    assert other.manifest.warnings[1] == "Toy: 4 utterances fit none of the releases that are known here: 1 (9)"
+
+
+def test_what_is_left_out_is_written_beside_the_manifest(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    excluded = {"a": "its label, 'x', is none", "ß": "zwei\nZeilen"}
+    write_excluded(excluded, manifest)
+    assert excluded_path(manifest) == tmp_path / "m.excluded.csv"
+    assert read_excluded(manifest) == excluded
+    write_excluded({}, manifest)
+    assert not excluded_path(manifest).exists()
+    assert read_excluded(manifest) == {}
+    excluded_path(manifest).write_text("id,why\n")
+    with pytest.raises(ManifestError, match=r"m\.excluded\.csv: has no column 'reason'"):
+        read_excluded(manifest)
+
+
+def test_the_command_writes_both(emodb: Path, tmp_path: Path) -> None:
+    (emodb / "wav" / "other.wav").write_bytes(b"")
+    result = CliRunner().invoke(main, ["manifest", "emodb", str(emodb), "--out", str(tmp_path / "m.csv")])
+    assert result.exit_code == 0, result.output
+    assert "m.csv: 3 utterances (1 happiness, 1 neutral, 1 anger)" in result.stdout
+    assert "1 left out; " in result.stderr
+    again = read_manifest(tmp_path / "m.csv")
+    assert again.column("audio")[0] == "emodb/wav/03a01Fa.wav"
+    assert again.column("speaker")[0] == "03"
+    assert len(read_audio(again.utterances()[0].audio).samples) == 1_600
+    assert read_excluded(tmp_path / "m.csv") == {"other.wav": "not named like '03a01Fa'"}
+    wrong = CliRunner().invoke(main, ["manifest", "nowhere", str(emodb)])
+    assert wrong.exit_code == 1
+    assert "Error: no corpus is called 'nowhere'; there are: iemocap, " in wrong.stderr
 
 
 @pytest.mark.data
 def test_the_real_emodb(speech_data: Path) -> None:
-    manifest = CORPORA["emodb"](speech_data / "emodb")
+    reading = emodb_of(speech_data / "emodb")
+    manifest = reading.manifest
     assert len(manifest) == 535
     assert manifest.warnings == ()
+    assert reading.excluded == {}
     assert Counter(manifest.column("label")) == COUNTS
     assert len(set(manifest.column("speaker"))) == 10
     assert set(Counter(manifest.column("sentence"))) == {

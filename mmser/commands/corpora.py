@@ -23,29 +23,55 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Also write the corpus's own labels as TextGrids into this folder, for --align textgrid.",
 )
-def manifest(corpus: str, folder: Path, out: Path | None, textgrids: Path | None) -> None:
+@click.option("--labels", metavar="SET", help="Label set of the corpus (docs/corpora.md). [default: its first]")
+@click.option("--audio", type=click.Path(path_type=Path), help="Folder for the sound of corpora that are videos.")
+@click.option("--tables", default="", show_default=False, help="Of audformat: tables of utterances, comma-separated.")
+def manifest(
+    corpus: str,
+    folder: Path,
+    out: Path | None,
+    textgrids: Path | None,
+    labels: str | None,
+    audio: Path | None,
+    tables: str,
+) -> None:
     """Write the manifest of a known CORPUS from its FOLDER, as downloaded.
+
+    What is left out is named with its reason in a file beside it (OUT.excluded.csv); mmser doctor looks closer.
 
     \b
     mmser manifest emodb ~/corpora/emodb --out emodb.csv
     mmser manifest emodb ~/corpora/emodb --out emodb.csv --textgrids emodb-labels
+    mmser manifest iemocap ~/corpora/IEMOCAP_full_release --labels 6class --out iemocap.csv
+    mmser manifest meld ~/corpora/MELD.Raw --audio ~/corpora/meld-audio --out meld.csv
     """
     from collections import Counter
 
-    from mmser.corpora import CORPORA, HAND_LABELS
+    from mmser.corpora import CORPORA, HAND_LABELS, Request, read_corpus
+    from mmser.corpora.corpus import excluded_path, write_excluded
     from mmser.manifest import write_manifest
     from mmser.show import counted
 
     if textgrids is not None and corpus in CORPORA and corpus not in HAND_LABELS:
         raise MmserError(f"--textgrids: no labels are known to come with {corpus}, only with: {', '.join(HAND_LABELS)}")
-    if corpus not in CORPORA:
-        raise MmserError(f"no corpus is called {corpus!r}; there are: {', '.join(CORPORA)}")
-    found = CORPORA[corpus](folder)
+    names = tuple(part.strip() for part in tables.split(",") if part.strip())
+    reading = read_corpus(corpus, Request(folder, audio, names), labels)
+    found = reading.manifest
     out = out or Path(f"{corpus}.csv")
     write_manifest(found, out)
+    write_excluded(reading.excluded, out)
     for warning in found.warnings:
         click.echo(f"Note: {warning}", err=True)
-    click.echo(f"{out}: {len(found)} utterances ({counted(Counter(found.column('label').tolist()))})")
+    if reading.excluded:
+        click.echo(f"Note: {len(reading.excluded)} left out; {excluded_path(out)} says why", err=True)
+    note = CORPORA[corpus].label_sets[found.column("label_set")[0]].note
+    if note:
+        click.echo(f"Note: label set {found.column('label_set')[0]}: {note}", err=True)
+    classes = Counter(label or "without a label" for label in found.column("label"))
+    click.echo(f"{out}: {len(found)} utterances ({counted(classes)})")
+    known = CORPORA[corpus]
+    if known.protocol and found.column("label_set")[0] == next(iter(known.label_sets)):
+        click.echo(f"To train on it: mmser train-head CACHE --protocol {known.protocol}")
     if textgrids is not None:
         _write_labels(corpus, folder, found, textgrids)
 

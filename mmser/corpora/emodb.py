@@ -6,13 +6,9 @@ happiness (Freude), version a.
 """
 
 import re
-from collections import Counter
-from pathlib import Path
 
-import pandas as pd
-
-from mmser.errors import ManifestError
-from mmser.manifest import Manifest
+from mmser.corpora.corpus import Corpus, Found, LabelSet, Published, Request
+from mmser.corpora.files import named_recordings, relative
 
 EMOTIONS = {
     "W": "anger",
@@ -51,63 +47,39 @@ MEN = frozenset({"03", "10", "11", "12", "15"})
 _NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-f])", re.ASCII)
 
 
-def read_emodb(folder: Path) -> Manifest:
-    """Make a manifest of EmoDB.
-
-    Columns: utterance_id, audio, text, speaker, label, gender, sentence, version; rows in order of the names.
-    Recordings whose names are not EmoDB's are left out, and named in the manifest's ``warnings``, as is every
-    emotion whose number of recordings is not the published one.
-
-    Args:
-        folder: the corpus's folder, which holds ``wav/``, or that folder itself.
+def read_emodb(request: Request) -> Found:
+    """Read EmoDB: every recording of its ten sentences, in order of the names.
 
     Raises:
-        ManifestError: there is no such folder, or no EmoDB recording in it.
+        ManifestError: there is no EmoDB recording in the folder.
     """
-    folder = Path(folder)
-    wav = folder / "wav" if (folder / "wav").is_dir() else folder
-    if not wav.is_dir():
-        raise ManifestError(f"EmoDB folder {str(folder)!r} is not there; expected the folder that holds 'wav/'")
-    paths = sorted(p for p in wav.iterdir() if p.suffix.lower() == ".wav" and not p.name.startswith("._"))
-    rows = [row for path in paths if (row := _row(path, folder))]
-    if not rows:
-        found = ", ".join(repr(p.name) for p in sorted(wav.iterdir())[:3]) or "nothing"
-        raise ManifestError(
-            f"EmoDB folder {str(wav)!r} holds no recording named like '03a01Fa.wav'; found {found}: "
-            "give the folder that holds 'wav/'"
+    found = Found(request.folder)
+    wav = request.folder / "wav" if (request.folder / "wav").is_dir() else request.folder
+    named = named_recordings(wav, _NAME, "EmoDB", "03a01Fa", found.warnings, found.excluded)
+    for path, match in named:
+        speaker, sentence, emotion, version = match.groups()
+        if sentence not in SENTENCES:
+            found.excluded[path.stem] = f"EmoDB has no sentence {sentence!r}"
+            continue
+        found.rows.append(
+            {
+                "utterance_id": path.stem,
+                "audio": relative(path, request.folder),
+                "text": SENTENCES[sentence],
+                "speaker": speaker,
+                "emotion": emotion,
+                "gender": "male" if speaker in MEN else "female",
+                "sentence": sentence,
+                "version": version,
+            }
         )
-    strangers = [path.name for path in paths if not _row(path, folder)]
-    labels = Counter(row["label"] for row in rows)
-    return Manifest(pd.DataFrame(rows), folder, warnings=(*_strange(strangers), *_miscounted(labels)))
+    return found
 
 
-def _row(path: Path, folder: Path) -> dict[str, str] | None:
-    match = _NAME.fullmatch(path.stem)
-    if match is None or match[2] not in SENTENCES:
-        return None
-    speaker, sentence, emotion, version = match.groups()
-    return {
-        "utterance_id": path.stem,
-        "audio": path.relative_to(folder).as_posix(),
-        "text": SENTENCES[sentence],
-        "speaker": speaker,
-        "label": EMOTIONS[emotion],
-        "gender": "male" if speaker in MEN else "female",
-        "sentence": sentence,
-        "version": version,
-    }
-
-
-def _strange(names: list[str]) -> list[str]:
-    if not names:
-        return []
-    first = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    return [f"EmoDB: left out {len(names)} recordings not named like '03a01Fa.wav': {first}"]
-
-
-def _miscounted(labels: Counter[str]) -> list[str]:
-    return [
-        f"EmoDB: found {labels[label]} recordings of {label}, expected {expected} as published"
-        for label, expected in COUNTS.items()
-        if labels[label] != expected
-    ]
+EMODB = Corpus(
+    title="EmoDB",
+    read=read_emodb,
+    label_sets={"7class": LabelSet(classes=EMOTIONS, published=(Published(535, {"label": COUNTS}),))},
+    rates=frozenset({16_000}),
+    protocol="leave-one-speaker-out",
+)

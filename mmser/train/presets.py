@@ -35,6 +35,31 @@ PRESETS: dict[str, Preset] = {
             "a dev session of its own leaves one session less to train on than papers that have none",
         ),
     ),
+    "iemocap-loso": Preset(
+        settings={"folds": "session", "dev": "next", "labels": _IEMOCAP_4},
+        source="most work on IEMOCAP in 4 classes (5,531 utterances)",
+        done="leave-one-session-out over neu, hap, ang, sad",
+        traps=(
+            "excitement counts as happiness: label set 4class-exc-as-hap of mmser manifest iemocap",
+            "2,943 (improvised turns alone) and 4,490 (without excitement) are other tasks of the same four names",
+            "papers often choose the epoch on the test session, or take one of its two speakers for dev",
+        ),
+    ),
+    "msp-improv-loso": Preset(
+        settings={"folds": "session", "dev": "next", "labels": ("N", "H", "S", "A")},
+        source="most work on MSP-IMPROV in 4 classes (7,798 turns, 6 sessions)",
+        done="leave-one-session-out over N, H, S, A",
+        traps=("some leave out what was not improvised: look at the column condition",),
+    ),
+    "cmu-sentiment": Preset(
+        settings={"folds": "split", "task": "dimensional", "dimensions": ("sentiment",)},
+        source="the official parts of CMU-MOSI and CMU-MOSEI, by video",
+        done="trains on train, selects on dev, tests on test; learns the sentiment by CCC loss",
+        traps=(
+            "the field reports MAE, Pearson's correlation and accuracies of the rounded rating, not CCC",
+            "MOSEI's numbers of utterances differ between tools by some: name whose list you have",
+        ),
+    ),
     "leave-one-speaker-out": Preset(
         settings={"folds": "speaker", "dev": "next"},
         source="most work on EmoDB, SAVEE and RAVDESS; IEMOCAP in 10 folds",
@@ -51,7 +76,7 @@ PRESETS: dict[str, Preset] = {
         traps=(
             "SUPERB's dev part is a random fifth of the training utterances, by speakers who train too; here it is a "
             "fifth of the speakers, because parts must not share any, so dev scores are lower and mean more",
-            "excitement counts as happiness: merge exc into hap in the label column before",
+            "excitement counts as happiness: label set 4class-exc-as-hap of mmser manifest iemocap",
             "the published figure is accuracy (WA), the mean over the folds",
         ),
     ),
@@ -61,7 +86,7 @@ PRESETS: dict[str, Preset] = {
         done="each session is test once; of the 8 other speakers 2 are dev; 4 classes",
         traps=(
             "EmoBox's files give train and test parts of IEMOCAP, no dev part: how its epoch was chosen is not in them",
-            "excitement counts as happiness: merge exc into hap in the label column before",
+            "excitement counts as happiness: label set 4class-exc-as-hap of mmser manifest iemocap",
             "for other corpora take EmoBox's own folds as a column, with --folds",
         ),
     ),
