@@ -329,19 +329,21 @@ def test_sound_is_taken_whole_once_and_from_files_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "-i.mp4", "named like an option")
     write_text(tmp_path / "broken.mp4", "")
     videos = {"a": tmp_path / "-i.mp4", "b": tmp_path / "broken.mp4"}
-    made, reasons = take_sound(videos, tmp_path / "out", "Toy")
+    told: list[object] = []
+    made, reasons = take_sound(videos, tmp_path / "out", "Toy", lambda *done: told.append(done))
     assert made == {"a": tmp_path / "out" / "a.wav"}
     assert reasons == {"b": "ffmpeg cannot read it: moov atom not found"}
+    assert told == [("sound of videos", 1, 2), ("sound of videos", 2, 2)]
     arguments = made["a"].read_text().split()
     assert f"file:{tmp_path}/-i.mp4" in arguments
     assert arguments[arguments.index("-protocol_whitelist") + 1] == "file"
     assert "-ar 16000" in " ".join(arguments)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]
     made["a"].write_text("kept")
-    take_sound(videos, tmp_path / "out", "Toy")
+    take_sound(videos, tmp_path / "out", "Toy", lambda *done: told.append(done))
     assert made["a"].read_text() == "kept"
     with pytest.raises(ManifestError, match="looks like a path"):
-        take_sound({"../x": tmp_path / "-i.mp4"}, tmp_path / "out", "Toy")
+        take_sound({"../x": tmp_path / "-i.mp4"}, tmp_path / "out", "Toy", print)
 
 
 def test_cmu_mosi_as_mmsa_hands_it_round(tmp_path: Path) -> None:

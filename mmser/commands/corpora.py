@@ -50,12 +50,13 @@ def manifest(
     from mmser.corpora import CORPORA, HAND_LABELS, Request, read_corpus
     from mmser.corpora.corpus import excluded_path, write_excluded
     from mmser.manifest import write_manifest
-    from mmser.show import counted
+    from mmser.show import counted, meter
 
     if textgrids is not None and corpus in CORPORA and corpus not in HAND_LABELS:
         raise MmserError(f"--textgrids: no labels are known to come with {corpus}, only with: {', '.join(HAND_LABELS)}")
     names = tuple(part.strip() for part in tables.split(",") if part.strip())
-    reading = read_corpus(corpus, Request(folder, audio, names), labels)
+    with meter() as progress:
+        reading = read_corpus(corpus, Request(folder, audio, progress, names), labels)
     found = reading.manifest
     out = out or Path(f"{corpus}.csv")
     write_manifest(found, out)

@@ -95,7 +95,7 @@ def _read_clips(request: Request, title: str) -> Found:
             f"{title}: {len(videos)} clips are videos: give --audio FOLDER, where ffmpeg puts their sound"
         )
     if videos and request.audio is not None:
-        made, reasons = take_sound(videos, request.audio, title)
+        made, reasons = take_sound(videos, request.audio, title, request.report)
         sounds |= made
         found.excluded |= reasons
     found.rows = [row for row in found.rows if row["utterance_id"] in sounds]

@@ -73,6 +73,8 @@ class Request:
     """The corpus, as downloaded."""
     audio: Path | None = None
     """Where to put the sound of videos, for corpora that are videos; None: nowhere."""
+    report: Callable[[str, int, int], None] = lambda *_: None
+    """Told of what takes long: what is done, how many of it, of how many."""
     tables: tuple[str, ...] = ()
     """Which tables give the utterances, for audformat; empty: those that have emotions."""
 

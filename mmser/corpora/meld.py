@@ -105,7 +105,7 @@ def _add_sound(found: Found, request: Request, sounds: dict[str, Path], videos: 
             f"MELD: {len(videos)} clips are videos: give --audio FOLDER, where ffmpeg puts their sound (16 kHz, mono)"
         )
     if videos and request.audio is not None:
-        made, reasons = take_sound(videos, request.audio, "MELD")
+        made, reasons = take_sound(videos, request.audio, "MELD", request.report)
         sounds |= made
         found.excluded |= reasons
     found.rows = [row for row in found.rows if row["utterance_id"] in sounds]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,11 +11,16 @@ from mmser.errors import AudioError
 from mmser.records import check_utterance_id
 from mmser.units import SAMPLE_RATE
 
+Report = Callable[[str, int, int], None]
+"""Called with what is done, how many of it, and of how many."""
+
 TIME_LIMIT_S = 600
 """For one clip; corpora cut them to seconds, and ffmpeg reads minutes in one."""
 
 
-def take_sound(videos: Mapping[str, Path], folder: Path, title: str) -> tuple[dict[str, Path], dict[str, str]]:
+def take_sound(
+    videos: Mapping[str, Path], folder: Path, title: str, report: Report
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Write the sound of each video to ``folder/<utterance_id>.wav``: mono, 16 kHz, 16 bit.
 
     What is there already is kept, so the work goes on where it was stopped.
@@ -24,6 +29,7 @@ def take_sound(videos: Mapping[str, Path], folder: Path, title: str) -> tuple[di
         videos: the clips by utterance id.
         folder: where to write; it is made.
         title: the corpus, for errors.
+        report: told of the progress.
 
     Returns:
         The recordings by utterance id, and why the others could not be made.
@@ -40,9 +46,15 @@ def take_sound(videos: Mapping[str, Path], folder: Path, title: str) -> tuple[di
     if missing:
         ffmpeg = _ffmpeg(title)
         folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        try:
             results = pool.map(lambda uid: _convert(ffmpeg, videos[uid], targets[uid]), missing)
-            reasons = {uid: reason for uid, reason in zip(missing, results, strict=True) if reason}
+            for number, (uid, reason) in enumerate(zip(missing, results, strict=True), 1):
+                if reason:
+                    reasons[uid] = reason
+                report("sound of videos", number, len(missing))
+        finally:
+            pool.shutdown(cancel_futures=True)
     return {uid: path for uid, path in targets.items() if uid not in reasons}, reasons
 
 

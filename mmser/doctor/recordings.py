@@ -39,11 +39,14 @@ class Heard:
 def listen(utterances: Sequence[Utterance], limits: Limits, report: Report) -> dict[str, Heard]:
     """Decode every utterance, several at a time."""
     heard = {}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
         results = pool.map(lambda utterance: _listen(utterance, limits), utterances)
         for number, (utterance, result) in enumerate(zip(utterances, results, strict=True), 1):
             heard[utterance.utterance_id] = result
             report("recordings", number, len(utterances))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return heard
 
 
