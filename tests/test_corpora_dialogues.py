@@ -1,5 +1,7 @@
 """Corpora of dialogues, podcasts and videos, and audformat, in miniatures of their exact file formats."""
 
+import contextlib
+import random
 import stat
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from small_speech import write_noise, write_text
 
 from mmser.corpora import Reading, Request, read_corpus
 from mmser.corpora.video import take_sound
-from mmser.errors import AudioError, ManifestError
+from mmser.errors import AudioError, ManifestError, MmserError
 
 
 def rows_of(reading: Reading) -> dict[str, dict[str, object]]:
@@ -516,3 +518,41 @@ def test_audformat_opens_no_pickle_and_leaves_its_folder_never(audformat: Path) 
     write_text(audformat / "db.yaml", "!!python/object/apply:os.system [exit]\n")
     with pytest.raises(ManifestError, match=r"db\.yaml: not readable"):
         read_corpus("audformat", Request(audformat))
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "zeros": lambda data: data[:20] + b"\0" * 20 + data[20:],
+    "other": lambda data: data.replace(b"0", b"x"),
+    "quote": lambda data: data.replace(b",", b',"', 3),
+    "bytes": lambda data: bytes(random.Random(0).randbytes(200)),
+}
+
+
+def check_damaged(corpus: str, folder: Path, damage: str) -> None:
+    """Read the corpus with each of its text files damaged in turn: an error has to be one of ours."""
+    read_corpus(corpus, Request(folder))  # whole, it can be read
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".wav", ".mp4")):
+        whole = path.read_bytes()
+        path.write_bytes(DAMAGES[damage](whole))
+        with contextlib.suppress(MmserError):
+            assert len(read_corpus(corpus, Request(folder)).manifest) > 0
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("corpus", ["iemocap", "msp-podcast", "meld"])
+def test_damaged_files_are_read_as_far_as_they_go_or_named(
+    request: pytest.FixtureRequest, corpus: str, damage: str
+) -> None:
+    folder = request.getfixturevalue(corpus.removeprefix("msp-"))
+    if corpus == "meld":
+        for home in ("train/train_splits", "dev/dev_splits_complete", "test/output_repeated_splits_test"):
+            write_noise(folder / home / "dia0_utt0.wav")
+    check_damaged(corpus, folder, damage)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_tables_of_audformat_too(audformat: Path, damage: str) -> None:
+    check_damaged("audformat", audformat, damage)

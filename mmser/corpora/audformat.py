@@ -128,7 +128,8 @@ def _seconds(table: pd.DataFrame, column: str, name: str) -> list[float]:
     if column not in table.columns:
         return [float("nan")] * len(table)
     try:
-        times = pd.to_timedelta(table[column].replace("", None))
+        cells = [None if cell == "" else cell for cell in table[column].tolist()]
+        times = pd.to_timedelta(pd.Series(cells, dtype=object))
     except ValueError as error:
         raise ManifestError(f"audformat: table {name!r}: column {column!r} holds no times ({error})") from error
     return [float(seconds) for seconds in times.dt.total_seconds()]

@@ -135,8 +135,10 @@ def read_corpus(
     if not rows:
         why = Counter(excluded.values()).most_common(1)
         reasons = f": {why[0][1]} times {why[0][0]!r}" if why else ""
-        raise ManifestError(f"{corpus.title}: no utterance in {str(request.folder)!r} can be used{reasons}")
-    table = pd.DataFrame(rows, dtype=object).fillna("")
+        noticed = "".join(f"; {warning}" for warning in found.warnings[:2])
+        raise ManifestError(f"{corpus.title}: no utterance in {str(request.folder)!r} can be used{reasons}{noticed}")
+    columns = dict.fromkeys(column for row in rows for column in row)
+    table = pd.DataFrame({name: pd.Series([row.get(name, "") for row in rows], dtype=object) for name in columns})
     warnings = [*found.warnings, *miscounted(corpus.title, label_set, table)]
     return Reading(Manifest(table, found.base, warnings=tuple(warnings)), excluded)
 
