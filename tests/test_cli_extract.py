@@ -189,8 +189,9 @@ def test_manifest_of_emodb(tmp_path: Path) -> None:
     result = mmser("manifest", "emodb", tmp_path, "--out", out)
     assert result.exit_code == 0
     assert result.stdout == f"{out}: 2 utterances (1 happiness, 1 anger)\n"
-    assert "Note: EmoDB: left out 1 recordings not named like '03a01Fa.wav': 'stranger.wav'" in result.stderr
-    assert "Note: EmoDB: found 1 recordings of anger, expected 127 as published" in result.stderr
+    assert f"Note: 1 left out; {tmp_path / 'emodb.excluded.csv'} says why" in result.stderr
+    assert (tmp_path / "emodb.excluded.csv").read_text().splitlines()[1:] == ["stranger.wav,not named like '03a01Fa'"]
+    assert "Note: EmoDB: found 1 utterances of label 'anger', expected 127 as published" in result.stderr
     table = read_manifest(out)
     assert table.ids == ["03a01Fa", "08a02Wb"]
     assert [u.audio.is_file() for u in table.utterances()] == [True, True]
@@ -199,9 +200,9 @@ def test_manifest_of_emodb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["emo", ".", "--out", "a.csv"], "no corpus is called 'emo'; there are: emodb"),
-        (["emodb", "nowhere", "--out", "a.csv"], "EmoDB folder 'nowhere' is not there"),
-        (["emodb", ".", "--out", "a.csv"], "holds no recording named like '03a01Fa.wav'"),
+        (["emo", ".", "--out", "a.csv"], "no corpus is called 'emo'; there are: iemocap, msp-podcast, "),
+        (["emodb", "nowhere", "--out", "a.csv"], "EmoDB: folder 'nowhere' is not there"),
+        (["emodb", ".", "--out", "a.csv"], "holds no recording named like '03a01Fa'"),
     ],
 )
 def test_manifest_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:

@@ -72,7 +72,7 @@ def manifest(
     click.echo(f"{out}: {len(found)} utterances ({counted(classes)})")
     known = CORPORA[corpus]
     if known.protocol and found.column("label_set")[0] == next(iter(known.label_sets)):
-        click.echo(f"To train on it: mmser train-head CACHE --protocol {known.protocol}")
+        click.echo(f"Note: to train on it: mmser train-head CACHE --protocol {known.protocol}", err=True)
     if textgrids is not None:
         _write_labels(corpus, folder, found, textgrids)
 
