@@ -1,0 +1,464 @@
+"""How fast heads train, beside the designs that are usual elsewhere.
+
+    python -m benchmarks.heads
+    python -m benchmarks.heads --parts coattention --utterances 5531 --threads 1
+    python -m benchmarks.heads --device cuda
+
+Three parts, each on features of IEMOCAP's shape (5531 utterances; of 4.5 s and 11.4 words in the mean, as Busso et al.
+2008 count them, log-normally spread), random numbers in place of states. A fifth of the utterances is test, a fifth dev
+and three fifths train, as in five folds.
+
+``probe``: SUPERB's probe of one layer. EmoBox's design (one ``.npy`` of frames an utterance, read anew each epoch by a
+torch ``DataLoader``) beside ours, alone and 25 at once. ``coattention``: word-level co-attention, 5 folds x 5 seeds.
+Utterances as items of a resident ``DataLoader`` data set, our serial loop (:mod:`mmser.train.serial`) and ours, with
+the share of the machine's measured matrix rate. ``sweep``: SUPERB's learned mix over 13 layers, 5 folds x 5 seeds x 6
+learning rates.
+
+What would take hours is measured on fewer utterances or epochs and scaled up in proportion, which every line says: time
+a run and epoch is in proportion to utterances, but for batches that are fewer to choose the next one from, which only
+costs ours. Repetitions are interleaved, and the fastest counts: it is the one that the machine's other work disturbed
+least. Processor time is printed too; that of a loader's workers is not in it.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmser.heads import HEADS
+from mmser.heads import batch as heads
+from mmser.heads.dropout import KeyedDropout
+from mmser.heads.layers import Standardise
+from mmser.train.engine import Run, Targets, Training, train
+from mmser.train.evaluate import unweighted_averages
+from mmser.train.serial import train_serially
+from mmser.train.table import Packed, Table
+
+UTTERANCES, CLASSES, DIM, LAYERS, FOLDS, SEEDS = 5531, 4, 768, 13, 5, 5
+SECONDS, WORDS, SPREAD = 4.5, 11.4, 0.7
+"""Means of an utterance, and the spread of their logarithms, which is our guess."""
+FRAMES_A_SECOND, TOKENS_A_WORD = 50, 1.2
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+EPOCHS = 30
+"""Of the whole sweep."""
+BATCH = 32
+PARTS = ("probe", "coattention", "sweep")
+
+
+class Took(NamedTuple):
+    """Seconds: of the wall clock and of this process's processors."""
+
+    wall: float
+    processor: float
+
+    def scaled(self, factor: float) -> "Took":
+        """Both times ``factor``."""
+        return Took(self.wall * factor, self.processor * factor)
+
+
+Contestant = Callable[[], Took]
+
+
+def took(work: Callable[[], Any], device: torch.device) -> Took:
+    """How long ``work`` takes, what the device still has to do included."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return Took(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def compete(contestants: dict[str, Contestant], repeats: int) -> dict[str, Took]:
+    """The fastest of the interleaved repetitions of each."""
+    found: dict[str, list[Took]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            found[name].append(contestant())
+    return {name: min(times) for name, times in found.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------- features
+
+
+def lengths_of(num: int, mean: float) -> np.ndarray:
+    """Log-normal lengths of at least 1 and at most 30 s' worth, the same utterances long at every granularity."""
+    normal = np.random.default_rng(0).normal(size=num)
+    lengths = mean * np.exp(SPREAD * normal - SPREAD**2 / 2)
+    return np.clip(np.round(lengths), 1, mean * 30 / SECONDS).astype(np.int64)
+
+
+def packed(lengths: np.ndarray, layers: int, device: torch.device, dtype: torch.dtype = torch.float16) -> Packed:
+    """Random states."""
+    generator = torch.Generator().manual_seed(1)
+    values = torch.empty(layers, int(lengths.sum()), DIM, dtype=dtype)
+    for layer in values:
+        layer.copy_(torch.randn(layer.shape, generator=generator))
+    offsets = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]))
+    return Packed(values.to(device), offsets.to(device))
+
+
+def targets_of(num: int) -> Targets:
+    """Random classes."""
+    return Targets.of_classes(torch.randint(CLASSES, (num,), generator=torch.Generator().manual_seed(2)), CLASSES)
+
+
+def runs_of(num: int, *, layer: int | None, seeds: int = SEEDS, rates: Sequence[float] = (1e-3,)) -> list[Run]:
+    """Folds x seeds x rates: a fold's test rows are left out, the next fold is dev."""
+    folds = np.array_split(np.random.default_rng(3).permutation(num), FOLDS)
+    runs = []
+    for fold in range(FOLDS):
+        train_rows = np.concatenate([folds[(fold + step) % FOLDS] for step in range(2, FOLDS)])
+        for seed in range(seeds):
+            for rate in rates:
+                name = f"fold {fold} seed {seed} rate {rate:g}"
+                runs.append(Run(name, train_rows, folds[(fold + 1) % FOLDS], seed, layer, learning_rate=rate))
+    return runs
+
+
+# --------------------------------------------------------------------------------------- the designs usual elsewhere
+
+
+class FrameProbe(nn.Module):
+    """SUPERB's probe as it is written there: project every frame, take the mean, classify."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.classify = nn.Linear(DIM, 256), nn.Linear(256, CLASSES)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Outputs (B, CLASSES) of values (B, T, DIM) and mask (B, T)."""
+        values, mask = batch
+        frames = self.project(values) * mask.unsqueeze(-1)
+        return self.classify(frames.sum(1) / mask.sum(1, keepdim=True))
+
+
+class FromFiles(Dataset[tuple[Tensor, Tensor]]):
+    """EmoBox's way: an utterance is a file."""
+
+    def __init__(self, folder: Path, rows: np.ndarray, classes: Tensor) -> None:
+        self.folder, self.rows, self.classes = folder, rows, classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        row = int(self.rows[place])
+        return torch.from_numpy(np.load(self.folder / f"{row}.npy")), self.classes[row]
+
+
+class FromMemory(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Utterances as items of a list: speech, text, class."""
+
+    def __init__(self, table: Table, rows: np.ndarray, classes: Tensor) -> None:
+        def states(stream: Packed, row: int) -> Tensor:
+            return stream.values[0, stream.offsets[row] : stream.offsets[row + 1]].float()
+
+        assert table.text is not None
+        self.items = [
+            (states(table.speech["word"], row), states(table.text, row), classes[row]) for row in rows.tolist()
+        ]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.items[place]
+
+
+def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Values (B, T, D) and mask (B, T)."""
+    lengths = torch.tensor([len(one) for one in sequences])
+    values = pad_sequence(list(sequences), batch_first=True)
+    return values, torch.arange(values.shape[1]) < lengths[:, None]
+
+
+def collate_frames(items: list[tuple[Tensor, Tensor]]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """A batch for :class:`FrameProbe`, and its classes."""
+    frames, classes = zip(*items, strict=True)
+    return padded(frames), torch.stack(classes)
+
+
+def collate_words(items: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[heads.Batch, Tensor]:
+    """A batch for our heads, and its classes."""
+    speech, text, classes = zip(*items, strict=True)
+    batch = heads.Batch({"word": heads.Sequence(*padded(speech))}, heads.Sequence(*padded(text)), None)
+    return batch, torch.stack(classes)
+
+
+class TorchDropout(nn.Module):
+    """torch's own dropout in the place of ours."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, values: Tensor, key: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Drop elements of ``values``, whatever the ``key``."""
+        return F.dropout(values, self.rate, self.training)
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """A head without what only ours needs: keyed dropout, and standardising, which others do once beforehand."""
+    for name, child in module.named_children():
+        if isinstance(child, KeyedDropout):
+            setattr(module, name, TorchDropout(child.rate))
+        elif isinstance(child, Standardise):
+            setattr(module, name, nn.Identity())
+        else:
+            plain(child)
+    return module
+
+
+def loader_epoch(
+    head: nn.Module, loaders: tuple[DataLoader[Any], DataLoader[Any]], rate: float, device: torch.device
+) -> None:
+    """One epoch of a plain torch loop, its dev score included."""
+    optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=1e-2)
+
+    def there(value: Any) -> Any:
+        return torch.utils._pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, value)
+
+    head.train()
+    for batch, classes in map(there, loaders[0]):
+        optimizer.zero_grad()
+        F.cross_entropy(head(batch), classes).backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+    head.eval()
+    with torch.no_grad():
+        said = [(head(batch).argmax(-1).cpu(), classes.cpu()) for batch, classes in map(there, loaders[1])]
+    prediction, truth = (torch.cat(part)[None] for part in zip(*said, strict=True))
+    unweighted_averages(truth, prediction, torch.ones_like(truth, dtype=torch.bool), CLASSES)
+
+
+def loaders_of(
+    make: Callable[[np.ndarray], Dataset[Any]], collate: Callable[[list[Any]], Any], run: Run, workers: int
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Of the training rows, shuffled, and of the dev rows. Workers live on from epoch to epoch."""
+    options: dict[str, Any] = {"batch_size": BATCH, "collate_fn": collate, "num_workers": workers}
+    options["persistent_workers"] = workers > 0
+    return (
+        DataLoader(make(run.train_rows), shuffle=True, **options),
+        DataLoader(make(run.dev_rows), shuffle=False, **options),
+    )
+
+
+def loader_contestants(
+    make: Callable[[np.ndarray], Dataset[Any]],
+    collate: Callable[[list[Any]], Any],
+    build: Callable[[], nn.Module],
+    run: Run,
+    device: torch.device,
+    factor: float,
+) -> dict[str, Contestant]:
+    """The loader design with and without workers; a first epoch, not counted, starts them and fills the page cache."""
+
+    def contestant(workers: int) -> Contestant:
+        head, loaders = plain(build()).to(device), loaders_of(make, collate, run, workers)
+        loader_epoch(head, loaders, run.learning_rate, device)
+        return lambda: took(lambda: loader_epoch(head, loaders, run.learning_rate, device), device).scaled(factor)
+
+    return {f"{workers} workers": contestant(workers) for workers in (0, 2)}
+
+
+# --------------------------------------------------------------------------------------------------------------- ours
+
+
+def ours(
+    table: Table, targets: Targets, build: Callable[[], nn.Module], runs: list[Run], epochs: int, factor: float
+) -> Took:
+    """A run's epoch in ours, scaled: what ``epochs`` more of them add, so that the setting up is not in it."""
+    times = []
+    for count in (1, 1 + epochs):
+        training = Training(epochs=count, patience=count, batch_size=BATCH)
+        times.append(took(partial(train, table, targets, build, runs, training), table.device))
+    added = Took(times[1].wall - times[0].wall, times[1].processor - times[0].processor)
+    return added.scaled(factor / (epochs * len(runs)))
+
+
+def serially(table: Table, targets: Targets, build: Callable[[], nn.Module], run: Run, factor: float) -> Took:
+    """The same for one run in the serial loop."""
+    times = []
+    for count in (1, 2):
+        training = Training(epochs=count, patience=count, batch_size=BATCH)
+        times.append(took(partial(train_serially, table, targets, build, run, training), table.device))
+    return Took(times[1].wall - times[0].wall, times[1].processor - times[0].processor).scaled(factor)
+
+
+def build_of(kind: str, layers: int = 1, granularity: str = "word") -> Callable[[], nn.Module]:
+    """Makes the head as it is by default."""
+    inputs = heads.Inputs(DIM, DIM, (granularity,), layers)
+    return lambda: HEADS[kind].build(inputs, CLASSES, HEADS[kind].options())
+
+
+# -------------------------------------------------------------------------------------------------------------- parts
+
+
+def probe(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """SUPERB's probe, one layer."""
+    lengths = lengths_of(UTTERANCES, SECONDS * FRAMES_A_SECOND)
+    sample = min(UTTERANCES, args.files)
+    means = packed(np.ones(UTTERANCES, dtype=np.int64), 1, device, torch.float32)
+    table = Table(tuple(map(str, range(UTTERANCES))), {"frame": means})
+    targets, runs = targets_of(UTTERANCES), runs_of(UTTERANCES, layer=0)
+    frames = packed(lengths[:sample], 1, torch.device("cpu"))
+    pooling = took(frames.means, torch.device("cpu")).scaled(UTTERANCES / sample)
+    some = runs_of(sample, layer=0)[0]
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        for row in range(sample):
+            states = frames.values[0, frames.offsets[row] : frames.offsets[row + 1]]
+            np.save(folder / f"{row}.npy", states.float().numpy())
+        contestants = loader_contestants(
+            partial(FromFiles, folder, classes=targets.classes),
+            collate_frames,
+            FrameProbe,
+            some,
+            device,
+            len(runs[0].train_rows) / len(some.train_rows),
+        )
+        build = build_of("speech-probe", granularity="frame")
+        contestants["ours, 1 run"] = lambda: ours(table, targets, build, runs[:1], args.epochs * 4, 1)
+        contestants["ours, 25 runs"] = lambda: ours(table, targets, build, runs, args.epochs, 1)
+        found = compete(contestants, args.repeats)
+    note = f"files: {sample} of {UTTERANCES} utterances, scaled up; ours: all; pooling once: {pooling.wall:.2f} s"
+    base = min(found["0 workers"].wall, found["2 workers"].wall)
+    show("SUPERB's probe, one layer; seconds a run and epoch", found, base, note)
+    return {"seconds": asdict(found), "ratio": base / found["ours, 25 runs"].wall, "pooling_s": pooling.wall}
+
+
+def coattention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Word-level co-attention."""
+    num = args.utterances
+    words = lengths_of(num, WORDS)
+    tokens = np.ceil(TOKENS_A_WORD * words).astype(np.int64) + 2
+    table = Table(tuple(map(str, range(num))), {"word": packed(words, 1, device)}, packed(tokens, 1, device))
+    targets, runs, build = targets_of(num), runs_of(num, layer=0), build_of("coattention")
+    factor = UTTERANCES / num
+    contestants = loader_contestants(
+        partial(FromMemory, table, classes=targets.classes), collate_words, build, runs[0], device, factor
+    )
+    contestants["serial"] = lambda: serially(table, targets, build, runs[0], factor)
+    contestants["ours, 25 runs"] = lambda: ours(table, targets, build, runs, 1, factor)
+    found = compete(contestants, args.repeats)
+    rate, work = matrix_rate(device), arithmetic(table, build, runs[0]) * factor
+    share = work / found["ours, 25 runs"].wall / rate
+    base = min(found["0 workers"].wall, found["2 workers"].wall)
+    note = (
+        f"{num} of {UTTERANCES} utterances, scaled up; {work / 1e9:.0f} GFLOP a run and epoch without padding at "
+        f"{rate / 1e9:.0f} GFLOP/s measured: {work / rate:.2f} s; ours reaches {share:.0%} of the matrix rate"
+    )
+    show("word-level co-attention; seconds a run and epoch", found, base, note)
+    mine = found["ours, 25 runs"].wall
+    return {
+        "seconds": asdict(found),
+        "ratio": base / mine,
+        "ratio_serial": found["serial"].wall / mine,
+        "gflop": work / 1e9,
+        "gflop_per_s": rate / 1e9,
+        "share": share,
+    }
+
+
+def sweep(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """SUPERB's learned mix and its six learning rates."""
+    num, every = UTTERANCES, partial(runs_of, UTTERANCES, layer=None, rates=RATES)
+    table = Table(
+        tuple(map(str, range(num))), {"frame": packed(np.ones(num, dtype=np.int64), LAYERS, device, torch.float32)}
+    )
+    targets, runs = targets_of(num), every()
+    build = build_of("speech-probe", LAYERS, "frame")
+    seconds = {
+        "serial": lambda: serially(table, targets, build, runs[0], 1),
+        f"ours, {len(runs)} runs": lambda: ours(table, targets, build, runs, 1, 1),
+    }
+    found = compete(seconds, args.repeats)
+    mine = found[f"ours, {len(runs)} runs"].wall
+    whole = mine * len(runs) * EPOCHS
+    note = f"measured: one epoch after the first; {len(runs)} runs of {EPOCHS} epochs would take {whole:.0f} s"
+    show("learned mix over 13 layers; seconds a run and epoch", found, found["serial"].wall, note)
+    return {"seconds": asdict(found), "whole_sweep_s": whole, "ratio_serial": found["serial"].wall / mine}
+
+
+# ----------------------------------------------------------------------------------------------------------- measures
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Floating-point operations a second in products of square float32 matrices, the best of several."""
+    size = 8192 if device.type == "cuda" else 1536
+    a, b = torch.randn(2, size, size, device=device)
+    a @ b
+    return 2 * size**3 / min(took(lambda: a @ b, device).wall for _ in range(9))
+
+
+def arithmetic(table: Table, build: Callable[[], nn.Module], run: Run, sample: int = 64) -> float:
+    """Operations in the products of a run's epoch if nothing were padded: counted on single utterances.
+
+    Those of the forward pass for dev rows; forward and backward for training rows.
+    """
+    head = build().to(table.device)
+    lengths = torch.from_numpy(table.lengths)
+
+    def count(rows: np.ndarray, *, backward: bool) -> float:
+        chosen = torch.from_numpy(rows[np.linspace(0, len(rows) - 1, min(sample, len(rows))).astype(int)])
+        with FlopCounterMode(display=False) as counter:
+            for row in chosen:
+                batch = table.gather(row.view(1, 1), torch.zeros(1, dtype=torch.int64))
+                said = head(torch.utils._pytree.tree_map(lambda leaf: None if leaf is None else leaf[0], batch))
+                if backward:
+                    said.sum().backward()
+        # Most of the arithmetic is in proportion to length: what the sample's states say for those of all rows.
+        return counter.get_total_flops() * float(lengths[rows].sum() / lengths[chosen].sum())
+
+    return count(run.train_rows, backward=True) + count(run.dev_rows, backward=False)
+
+
+def asdict(found: dict[str, Took]) -> dict[str, dict[str, float]]:
+    """For the JSON line."""
+    return {name: one._asdict() for name, one in found.items()}
+
+
+def show(title: str, found: dict[str, Took], base: float, note: str) -> None:
+    """A table of the contestants."""
+    print(f"\n{title}\n  {'':20} {'wall':>9} {'processor':>10} {'times faster':>13}")
+    for name, one in found.items():
+        print(f"  {name:20} {one.wall:9.4f} {one.processor:10.4f} {base / one.wall:13.1f}")
+    print(f"  ({note})", flush=True)
+
+
+def main() -> None:
+    """Run the parts asked for, and print a JSON line after the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
+    parser.add_argument("--repeats", type=int, default=2, help="interleaved repetitions")
+    parser.add_argument("--utterances", type=int, default=800, help="of the co-attention; the rest is scaled up")
+    parser.add_argument("--files", type=int, default=400, help=".npy files of frames; the rest is scaled up")
+    parser.add_argument("--epochs", type=int, default=10, help="of the probe that are timed")
+    parser.add_argument("--folder", type=Path, help="where the .npy files are written; default: the system's")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    parts = {"probe": probe, "coattention": coattention, "sweep": sweep}
+    results: dict[str, Any] = {"torch": torch.__version__, "device": str(device), "threads": args.threads}
+    results["machine"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    for name in args.parts:
+        results[name] = parts[name](args, device)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
