@@ -22,7 +22,7 @@ from mmser.train.apart import Ask, Report, Watch, train_apart
 from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
 from mmser.train.losses import task_losses
 from mmser.train.memory import max_stacked
-from mmser.train.optim import StackedAdamW, clip_norms
+from mmser.train.optim import StackedAdamW
 from mmser.train.plan import (
     Epoch,
     Progress,
@@ -35,6 +35,7 @@ from mmser.train.plan import (
     order_of,
     rates_of,
 )
+from mmser.train.sharing import Block, batches_of, blocks_of, in_order, most_together, questions_of
 from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows, stacks
 from mmser.train.table import Table
 from mmser.train.targets import Goal, Targets
@@ -87,8 +88,7 @@ def train(
     if len({run.layer is None for run in runs}) == 2:
         raise ProtocolError("some runs name a speech layer and some do not: train them apart")
     together = max_stacked(table, head, runs, training)
-    # Runs with more steps an epoch come first: those still at work are then always the first so many.
-    order = sorted(range(len(runs)), key=lambda number: (-len(runs[number].train_rows), number))
+    order = in_order(runs)
     results: dict[int, Trained] = {}
     for first in range(0, len(order), together):
         numbers = order[first : first + together]
@@ -110,7 +110,7 @@ def _renamed(watch: Watch, numbers: Sequence[int]) -> Watch:
 
 
 class _Group:
-    """Runs that train together, from the one with the most training rows to the one with the fewest."""
+    """Runs that train together, epoch by epoch, in the order of :func:`mmser.train.sharing.in_order`."""
 
     def __init__(
         self, table: Table, targets: Targets, build: Callable[[], nn.Module], runs: list[Run], training: Training
@@ -123,7 +123,7 @@ class _Group:
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
         self.results: dict[int, Trained] = {}
-        self.optimizer = StackedAdamW(self.stack.weights, runs, training)
+        self.optimizer = StackedAdamW(self.stack.weights, self.stack.sizes, runs, training)
         uneven = len(np.unique(table.lengths)) > 1
         self.part = PART if table.device.type == "cpu" and uneven else training.batch_size
         self._prepare()
@@ -132,6 +132,9 @@ class _Group:
         """Lay out what stays the same from epoch to epoch for the runs at work."""
         runs, device = [course.run for course in self.courses], self.table.device
         self.layer = stacked_layers([run.layer for run in runs])
+        most = most_together(self.table)
+        self.blocks = blocks_of(batches_of(runs), most)
+        self.dev_blocks = blocks_of(questions_of([run.dev_rows for run in runs], [run.layer for run in runs]), most)
         weights = [class_weights_of(run, self.targets, self.training) for run in runs]
         self.class_weights = torch.stack(weights).to(device)
         scales = [self.targets.scale_of(torch.from_numpy(run.train_rows)) for run in runs]
@@ -153,8 +156,9 @@ class _Group:
 
     def _epoch(self) -> None:
         """Train every run for one epoch, score it, and keep the weights of those that got better."""
-        losses = self._train_epoch()
-        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, self.training.batch_size)
+        losses = torch.cat([self._train_epoch(block) for block in self.blocks])
+        size = self.training.batch_size
+        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, size, self.dev_blocks)
         found = scores(said, self.dev_classes, self.dev_ratings)
         better = [
             place
@@ -169,42 +173,44 @@ class _Group:
         layers = [course.run.layer for course in self.courses]
         return outputs_of(self.stack, self.table, rows, layers, self.training.batch_size)
 
-    def _train_epoch(self) -> Tensor:
-        """One pass over each run's training rows; mean losses (R,)."""
-        size, runs = self.training.batch_size, [course.run for course in self.courses]
+    def _train_epoch(self, block: Block) -> Tensor:
+        """One pass of a block's runs over their training rows; mean losses (R',).
+
+        Blocks train one after the other, each for the epoch: what a block holds stays in the processor's cache.
+        """
+        size, device, members = self.training.batch_size, self.table.device, block.members
+        leaders = [course.run for course in self.courses[block.leaders]]
         number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
-        rows, valid = pad_rows([order_of(run, number, self.table.lengths, size) for run in runs], size)
+        rows, valid = pad_rows([order_of(run, number, self.table.lengths, size) for run in leaders], size)
         counts = valid.unflatten(1, (-1, size)).sum(-1)
         at_work = (counts > 0).sum(0).tolist()
-        keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in runs])
+        keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in leaders])
         # A step is one of the run's own: one with fewer batches is further in its schedule.
         rates = [rates_of(number, int(own), self.training) for own in (counts > 0).sum(1)]
-        factors = pad_sequence(rates, batch_first=True)
-        goal = self.targets.goal(rows, valid, self.mean, self.deviation)
-        goal = Goal(*(part.to(self.table.device) for part in goal))
-        counts, keys = counts.to(self.table.device), keys.to(self.table.device)
-        totals = torch.zeros(len(runs), device=self.table.device)
-        for step, active in enumerate(at_work):
+        factors = pad_sequence(rates, batch_first=True).repeat_interleave(members, 0)
+        goal = self.targets.goal(rows, valid, self.mean[block.leaders], self.deviation[block.leaders])
+        goal = Goal(*(part.to(device).repeat_interleave(members, 0) for part in goal))
+        counts, keys = counts.to(device).repeat_interleave(members, 0), keys.to(device)
+        totals = torch.zeros(len(counts), device=device)
+        for step, groups in enumerate(at_work):
+            runs = groups * members
             span = slice(step * size, (step + 1) * size)
-            layer = None if self.layer is None else self.layer[:active]
-            parts = zip(rows[:active, span].split(self.part, 1), keys[:active, span].split(self.part, 1), strict=True)
+            layer = None if self.layer is None else self.layer[block.leaders][:groups]
+            parts = zip(rows[:groups, span].split(self.part, 1), keys[:groups, span].split(self.part, 1), strict=True)
             batches = (self.table.gather(some, layer, key) for some, key in parts)
-            wanted = Goal(*(part[:active, span] for part in goal))
-            losses = self._step(batches, wanted, factors[:active, step].tolist())
-            totals[:active] += losses * counts[:active, step]
+            wanted = Goal(*(part[:runs, span] for part in goal))
+            losses = self._step(block._replace(groups=groups), batches, wanted, factors[:runs, step].tolist())
+            totals[:runs] += losses * counts[:runs, step]
         return totals / counts.sum(1)
 
-    def _step(self, parts: Iterable[Batch], goal: Goal, factors: list[float]) -> Tensor:
-        """One step of the first runs, on a batch in parts; their losses before it."""
-        leaves = self.stack.leaves(len(factors))
-        said = torch.cat([self.stack(leaves, part) for part in parts], 1)
-        losses = task_losses(said, goal, self.class_weights[: len(factors)], self.training)
+    def _step(self, block: Block, parts: Iterable[Batch], goal: Goal, factors: list[float]) -> Tensor:
+        """One step of a block's runs, on a batch in parts; their losses before it."""
+        leaves = self.stack.leaves(block.span)
+        said = torch.cat([self.stack(leaves, part, block.span, block.members) for part in parts], 1)
+        losses = task_losses(said, goal, self.class_weights[block.span], self.training)
         # A run's parameters sway its own loss alone, so the gradient of the sum is each run's own gradient.
-        by_leaf = torch.autograd.grad(losses.sum(), leaves)
-        gradients = torch.cat([gradient.flatten(1) for gradient in by_leaf], 1)
-        if self.training.clip_norm:
-            clip_norms(gradients, self.training.clip_norm)
-        self.optimizer.step(self.stack.weights, gradients, factors)
+        gradients = torch.autograd.grad(losses.sum(), leaves)
+        self.optimizer.step(self.stack.weights, gradients, factors, block.first)
         return losses.detach()
 
     def retired(self) -> list[tuple[int, Trained]]:
@@ -221,6 +227,7 @@ class _Group:
             state = self.stack.state(place, self.best[place])
             self.results[self.places[place]] = self.courses[place].finish(state)
         kept = [place for place in range(len(self.courses)) if place not in set(done)]
+        kept = [kept[number] for number in in_order([self.courses[place].run for place in kept])]
         rows = torch.tensor(kept, dtype=torch.int64, device=self.table.device)
         self.stack.keep(rows)
         self.optimizer.keep(kept)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmser.train import serial
 from mmser.train.plan import Trained
+from mmser.train.sharing import Block, blocks_of, most_together, questions_of
 from mmser.train.stack import Stack, initial_head, pad_rows, restored_head, stacks
 from mmser.train.table import Table
 
@@ -73,14 +74,20 @@ def scores(outputs: Tensor, classes: Tensor, ratings: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def stacked_outputs(stack: Stack, table: Table, rows: Tensor, layer: Tensor | None, batch_size: int) -> Tensor:
+def stacked_outputs(
+    stack: Stack, table: Table, rows: Tensor, layer: Tensor | None, batch_size: int, blocks: Sequence[Block]
+) -> Tensor:
     """Outputs of R heads on rows (R, n), dropout off: (R, n, num_outputs) on the device.
 
-    ``n`` is a multiple of the batch size, or one smaller batch.
+    ``n`` is a multiple of the batch size, or one smaller batch; ``blocks`` say which heads have the same rows.
     """
-    leaves = stack.leaves(len(stack))
-    parts = [stack(leaves, table.gather(some, layer)) for some in rows.split(batch_size, dim=1)]
-    return torch.cat(parts, 1)
+    found = []
+    for block in blocks:
+        leaves = stack.leaves(block.span)
+        own = None if layer is None else layer[block.leaders]
+        batches = (table.gather(some, own) for some in rows[block.leaders].split(batch_size, dim=1))
+        found.append(torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1))
+    return torch.cat(found)
 
 
 def by_length(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -101,7 +108,8 @@ def outputs_of(
     """What each head of a stack says of its own rows, dropout off: (len(rows[i]), num_outputs) on the CPU."""
     orders = [by_length(table, own) for own in rows]
     padded, _ = pad_rows([own[order] for own, order in zip(rows, orders, strict=True)], batch_size)
-    said = stacked_outputs(stack, table, padded, stacked_layers(layers), batch_size).cpu()
+    blocks = blocks_of(questions_of(rows, layers), most_together(table))
+    said = stacked_outputs(stack, table, padded, stacked_layers(layers), batch_size, blocks).cpu()
     return [own[: len(order)][np.argsort(order)] for own, order in zip(said, orders, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""AdamW for many runs at once: a run's parameters are one row of a matrix."""
+"""AdamW for many runs at once: a run's parameters are one row of a matrix, its gradients come leaf by leaf."""
 
 from collections.abc import Sequence
 
@@ -13,33 +13,40 @@ from mmser.train.plan import Run
 class StackedAdamW:
     """``torch.optim.AdamW`` (Loshchilov and Hutter 2019) for each row of a matrix, with its run's own rates and steps.
 
-    All runs of a stack take part in every step, or the first few of them do: those that still have batches in this
-    epoch. torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen
-    times.
+    torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen times; it
+    takes the gradients where autograd left them, and clips them on the way.
     """
 
-    def __init__(self, weights: Tensor, runs: Sequence[Run], training: Training) -> None:
-        """``weights``: (R, P), of the runs in their order."""
-        self.training = training
+    def __init__(self, weights: Tensor, sizes: Sequence[int], runs: Sequence[Run], training: Training) -> None:
+        """``weights``: (R, P), of the runs in their order; ``sizes``: of the leaves, P in all."""
+        self.training, self.sizes = training, list(sizes)
         self.rates = [(run.learning_rate, run.weight_decay) for run in runs]
         self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
-        self.steps = torch.zeros(len(weights), device=weights.device)
+        self.steps = torch.zeros(len(weights), len(self.sizes), device=weights.device)  # a leaf's own: torch counts it
 
-    def step(self, weights: Tensor, gradients: Tensor, factors: Sequence[float]) -> None:
-        """Move the first ``len(gradients)`` rows of ``weights`` (R, P) in place.
+    def step(self, weights: Tensor, gradients: Sequence[Tensor], factors: Sequence[float], first: int = 0) -> None:
+        """Move the rows from ``first`` on of ``weights`` (R, P) in place, as many as there are ``factors``.
 
-        ``factors`` are the schedule's, one a row: each multiplies its run's rate.
+        ``gradients`` are those of each leaf, (R', ...), and are overwritten; ``factors`` are the schedule's, one a
+        row: each multiplies its run's rate.
         """
-        for row, (factor, gradient) in enumerate(zip(factors, gradients, strict=True)):
+        flat = [gradient.flatten(1) for gradient in gradients]
+        limit = self.training.clip_norm
+        scales = clip_scales(flat, limit).unbind() if limit else [None] * len(factors)
+        for place, (factor, scale, *own) in enumerate(
+            zip(factors, scales, *(leaf.unbind() for leaf in flat), strict=True)
+        ):
+            row = first + place
             learning_rate, weight_decay = self.rates[row]
             adamw(
-                [weights[row]],
-                [gradient],
-                [self.mean[row]],
-                [self.square[row]],
+                list(weights[row].split(self.sizes)),
+                own,
+                list(self.mean[row].split(self.sizes)),
+                list(self.square[row].split(self.sizes)),
                 [],
-                [self.steps[row]],
+                list(self.steps[row].unbind()),
                 fused=True,
+                grad_scale=scale,
                 amsgrad=False,
                 beta1=self.training.beta1,
                 beta2=self.training.beta2,
@@ -50,13 +57,20 @@ class StackedAdamW:
             )
 
     def keep(self, kept: Sequence[int]) -> None:
-        """Drop every run that is not in ``kept``."""
+        """Go on with the runs in ``kept``, in their order."""
         rows = torch.tensor(kept, dtype=torch.int64, device=self.mean.device)
         self.rates = [self.rates[row] for row in kept]
         self.mean, self.square, self.steps = self.mean[rows], self.square[rows], self.steps[rows]
 
 
-def clip_norms(gradients: Tensor, limit: float) -> None:
-    """Scale each row of (R, P) down to the norm ``limit``, in place, as ``torch.nn.utils.clip_grad_norm_`` does."""
-    norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-    gradients.mul_((limit / (norms + 1e-6)).clamp_(max=1.0))
+def clip_scales(gradients: Sequence[Tensor], limit: float) -> Tensor:
+    """By what to divide each run's gradients so that their norm is at most ``limit``, (R,).
+
+    As ``torch.nn.utils.clip_grad_norm_`` does it.
+
+    Args:
+        gradients: of each leaf, (R, ...) flattened to two axes.
+        limit: longest norm of a run's gradients, all leaves together.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(leaf, dim=1) for leaf in gradients])
+    return ((torch.linalg.vector_norm(norms, dim=0) + 1e-6) / limit).clamp_(min=1.0)

@@ -33,23 +33,34 @@ class Stack:
     def __len__(self) -> int:
         return len(self.weights)
 
-    def leaves(self, active: int) -> list[Tensor]:
-        """The parameters of the first ``active`` runs, each (active, ...), to differentiate by.
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of a run's parameters: a row of ``weights`` holds them one after the other."""
+        return [shape.numel() for shape in self.shapes.values()]
+
+    def leaves(self, span: slice) -> list[Tensor]:
+        """The parameters of the R' runs in ``span``, each (R', ...), to differentiate by.
 
         They share memory with ``weights``: to slice inside the graph would give every gradient the size of the whole.
         """
-        sizes = [shape.numel() for shape in self.shapes.values()]
-        columns = self.weights[:active].split(sizes, dim=1)
+        columns = self.weights[span].split(self.sizes, dim=1)
         views = zip(columns, self.shapes.values(), strict=True)
-        return [column.view(active, *shape).detach().requires_grad_() for column, shape in views]
+        return [column.view(len(column), *shape).detach().requires_grad_() for column, shape in views]
 
-    def __call__(self, leaves: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Outputs (R', B, num_outputs) of the first R' runs, of which ``leaves`` are the parameters."""
-        active = len(leaves[0])
+    def __call__(self, leaves: Sequence[Tensor], batch: Batch, span: slice, members: int = 1) -> Tensor:
+        """Outputs (R', B, num_outputs) of the runs in ``span``, of which ``leaves`` are the parameters.
+
+        ``batch`` is R' / ``members`` batches: each is shared by so many runs, neighbours of each other.
+        """
         parameters = dict(zip(self.shapes, leaves, strict=True))
-        buffers = {name: value[:active] for name, value in self.buffers.items()}
+        buffers = {name: value[span] for name, value in self.buffers.items()}
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
-        return vmap(self._one, in_dims=(0, 0, axes))(parameters, buffers, batch)
+        if members == 1:
+            return vmap(self._one, in_dims=(0, 0, axes))(parameters, buffers, batch)
+        own = [
+            {name: value.unflatten(0, (-1, members)) for name, value in all_.items()} for all_ in (parameters, buffers)
+        ]
+        return vmap(vmap(self._one, in_dims=(0, 0, None)), in_dims=(0, 0, axes))(*own, batch).flatten(0, 1)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
         return functional_call(self.template, (parameters, buffers), (batch,))
@@ -57,12 +68,12 @@ class Stack:
     def state(self, row: int, weights: Tensor | None = None) -> dict[str, Tensor]:
         """What ``load_state_dict`` takes, on the CPU: run ``row``'s, or with other ``weights`` (P,)."""
         weights = self.weights[row] if weights is None else weights
-        columns = weights.cpu().split([shape.numel() for shape in self.shapes.values()])
+        columns = weights.cpu().split(self.sizes)
         parameters = {n: c.view(s).clone() for c, (n, s) in zip(columns, self.shapes.items(), strict=True)}
         return parameters | {name: value[row].cpu().clone() for name, value in self.buffers.items()}
 
     def keep(self, rows: Tensor) -> None:
-        """Drop every run that is not in ``rows`` (int64, ascending)."""
+        """Go on with the runs in ``rows`` (int64), in their order."""
         self.weights = self.weights[rows]
         self.buffers = {name: value[rows] for name, value in self.buffers.items()}
 

@@ -1,0 +1,99 @@
+"""Which runs of a stack see the same data, so that a batch is gathered once for all of them.
+
+The order of an epoch and its dropout follow from a run's seed, so runs that differ in learning rate or weight decay
+alone see the same batches; those of one fold, whatever their seeds, are scored on the same dev rows.
+"""
+
+import sys
+from collections.abc import Hashable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmser.train.plan import Run
+from mmser.train.table import Table
+
+CPU_TOGETHER = 24
+"""Runs that a CPU computes at once."""
+
+
+def most_together(table: Table) -> int:
+    """How many runs to compute at once: on a GPU all that fit, since it is the number of products that costs."""
+    return CPU_TOGETHER if table.device.type == "cpu" else sys.maxsize
+
+
+class Block(NamedTuple):
+    """Runs next to each other in a stack that are computed at once: groups of equal size, each of one data."""
+
+    first: int
+    """Place of the first run."""
+    groups: int
+    members: int
+    """Runs in each group."""
+
+    @property
+    def span(self) -> slice:
+        """Their places in the stack."""
+        return slice(self.first, self.first + self.groups * self.members)
+
+    @property
+    def leaders(self) -> slice:
+        """The first run of each group."""
+        return slice(self.first, self.first + self.groups * self.members, self.members)
+
+
+def batches_of(runs: Sequence[Run]) -> list[Hashable]:
+    """For each run, what its training batches follow from: equal where they are the same."""
+    return [(_digest(run.train_rows), run.layer, run.seed) for run in runs]
+
+
+def questions_of(rows: Sequence[NDArray[np.int64]], layers: Sequence[int | None]) -> list[Hashable]:
+    """For each run, what it is asked about: equal where the batches are the same."""
+    return [(_digest(own), layer) for own, layer in zip(rows, layers, strict=True)]
+
+
+def _digest(rows: NDArray[np.int64]) -> Hashable:
+    return np.ascontiguousarray(rows, dtype=np.int64).tobytes()
+
+
+def in_order(runs: Sequence[Run]) -> list[int]:
+    """The numbers of ``runs`` as they are stacked.
+
+    Runs with more steps an epoch come first: those still at work are then always the first so many. Next to each other
+    come the runs of one fold, of one layer in it, of one seed in that; and before them groups with more such runs, so
+    that groups of one size are neighbours.
+    """
+    batches = batches_of(runs)
+    questions = questions_of([run.dev_rows for run in runs], [run.layer for run in runs])
+    seen: dict[Hashable, int] = {}
+    for key in (*questions, *batches):
+        seen.setdefault(key, len(seen))
+
+    def place(number: int) -> tuple[int, ...]:
+        size = batches.count(batches[number])
+        return -size, -len(runs[number].train_rows), seen[questions[number]], seen[batches[number]], number
+
+    return sorted(range(len(runs)), key=place)
+
+
+def blocks_of(keys: Sequence[Hashable], most: int) -> list[Block]:
+    """Neighbours with equal keys are a group, and neighbouring groups of one size a block of at most ``most`` runs.
+
+    A block holds at least one group, however many runs are in it.
+
+    >>> blocks_of("aabbccdee", 4)
+    [Block(first=0, groups=2, members=2), Block(first=4, groups=1, members=2), Block(first=6, groups=1, members=1), \
+Block(first=7, groups=1, members=2)]
+    """
+    found: list[Block] = []
+    first = 0
+    for members, some in groupby(len(list(group)) for _, group in groupby(keys)):
+        left = len(list(some))
+        while left:
+            groups = min(left, max(1, most // members))
+            found.append(Block(first, groups, members))
+            first += groups * members
+            left -= groups
+    return found
