@@ -26,6 +26,7 @@ DIM, TEXT_DIM, LAYERS, CLASSES, NUM = 6, 5, 3, 3, 90
 CASES = {
     "probe": ("speech-probe", {"hidden": 8, "dropout": 0.3}, 1),
     "mixing probe": ("speech-probe", {"hidden": 0, "pooling": "mean+std"}, LAYERS),
+    "plain mixing probe": ("speech-probe", {"hidden": 8}, LAYERS),
     "text probe": ("text-probe", {"hidden": 8}, 1),
     "co-attention": ("coattention", {"width": 8, "heads": 2}, 1),
     "deep co-attention": ("coattention", {"width": 8, "heads": 1, "blocks": 2, "self_attention": "after"}, 1),
@@ -151,6 +152,57 @@ def test_runs_that_stop_leave_the_others_as_they_were() -> None:
         assert_same(trained, train_serially(table, labels, build, run, patient))
         assert trained.best_epoch == 1 + int(np.argmax([epoch.dev_score for epoch in trained.history]))
         assert len(trained.history) in (12, trained.best_epoch + 2)
+
+
+def a_sweep(case: str) -> list[Run]:
+    """Two folds x two seeds x rates, in no order; the larger fold has fewer rates, and one run is there for itself."""
+    runs = [
+        a_run(case, seed=seed, first=first, num_train=num, learning_rate=rate)
+        for first, num, rates in ((0, 41, (3e-3, 1e-2, 1e-4)), (1, 60, (3e-3, 1e-2)))
+        for seed in (3, 4)
+        for rate in rates
+    ]
+    return [*runs[::-2], a_run(case, seed=3, first=2), *runs[::2]]
+
+
+@pytest.mark.parametrize(
+    ("case", "together"),
+    [("probe", 4), ("mixing probe", 99), ("plain mixing probe", 1), ("plain mixing probe", 99), ("co-attention", 4)],
+)
+def test_runs_that_share_their_batches_are_still_each_its_own(
+    case: str, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is gathered and computed at once, and whichever of those who share it stop before the others."""
+    monkeypatch.setattr("mmser.train.sharing.CPU_TOGETHER", together)
+    table, build = a_table(), a_build(case)
+    labels = learnable_labels(table)
+    patient = replace(TRAINING, epochs=6, patience=1)
+    trained = train(table, labels, build, a_sweep(case), patient)
+    assert len({len(one.history) for one in trained}) > 1, "the test needs runs that stop at different times"
+    for run, one in zip(a_sweep(case), trained, strict=True):
+        assert_same(one, train_serially(table, labels, build, run, patient))
+
+
+def test_a_batch_is_gathered_once_for_all_that_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six rates of one fold and seed ask for as many utterances as one; five more seeds for no more dev utterances."""
+    gathered = []
+    gather = Table.gather
+
+    def counted(self: Table, rows: torch.Tensor, *others: object) -> object:
+        gathered.append(rows.numel())
+        return gather(self, rows, *others)
+
+    def asked(runs: list[Run]) -> int:
+        gathered.clear()
+        train(a_table(), some_labels(), a_build("probe"), runs, replace(TRAINING, epochs=1))
+        return sum(gathered)
+
+    monkeypatch.setattr(Table, "gather", counted)
+    rates = [a_run("probe", learning_rate=rate) for rate in (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 1e-1)]
+    seeds = [a_run("probe", seed=seed) for seed in range(6)]
+    alone = asked(rates[:1])
+    assert asked(rates) == alone
+    assert asked(seeds) == alone + 5 * 48  # 41 training utterances fill six batches of 8
 
 
 def test_small_memory_splits_the_stack_and_changes_nothing() -> None:

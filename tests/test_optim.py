@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mmser.train.optim import StackedAdamW, clip_norms
+from mmser.train.optim import StackedAdamW, clip_scales
 from mmser.train.options import Training
 from mmser.train.plan import Run
 
@@ -24,15 +24,19 @@ def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
     scale = torch.logspace(-6, 3, 7)
     gradients = torch.randn(30, 3, 7, generator=noise) * scale
     stacked = start.clone()
-    optimizer = StackedAdamW(stacked, RUNS, Training(beta2=0.98, epsilon=1e-6))
+    optimizer = StackedAdamW(stacked, [4, 3], RUNS, Training(beta2=0.98, epsilon=1e-6))
     for step in range(30):
         active = sum(step < steps for steps in STEPS)
-        optimizer.step(stacked, gradients[step, :active], [factor_of(run, step) for run in range(active)])
+        leaves = gradients[step, :active, :4].reshape(active, 2, 2), gradients[step, :active, 4:].clone()
+        factors = [factor_of(run, step) for run in range(active)]
+        optimizer.step(stacked, [leaf[:1].clone() for leaf in leaves], factors[:1])
+        optimizer.step(stacked, [leaf[1:].clone() for leaf in leaves], factors[1:], first=1)
     for run, (rate, decay, steps) in enumerate(zip(RATES, DECAYS, STEPS, strict=True)):
         alone = start[run].clone().requires_grad_()
         theirs = torch.optim.AdamW([alone], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay, fused=False)
         for step in range(steps):
             alone.grad = gradients[step, run].clone()
+            torch.nn.utils.clip_grad_norm_([alone], 1.0)
             theirs.param_groups[0]["lr"] = rate * factor_of(run, step)
             theirs.step()
         torch.testing.assert_close(stacked[run], alone.detach(), rtol=1e-5, atol=1e-6)
@@ -43,23 +47,22 @@ def test_runs_that_are_kept_go_on_as_before() -> None:
     results = []
     for drop in (False, True):
         weights = torch.ones(3, 5)
-        optimizer = StackedAdamW(weights, RUNS, Training())
+        optimizer = StackedAdamW(weights, [5], RUNS, Training())
         kept = [0, 1, 2]
         for step in range(4):
             if drop and step == 2:
-                kept = [0, 2]
+                kept = [2, 0]
                 optimizer.keep(kept)
                 weights = weights[kept]
-            optimizer.step(weights, gradients[step, kept], [1.0] * len(kept))
-        results.append(weights if drop else weights[[0, 2]])
+            optimizer.step(weights, [gradients[step, kept]], [1.0] * len(kept))
+        results.append(weights if drop else weights[[2, 0]])
     assert torch.equal(*results)
 
 
 def test_clipping_is_torchs_run_by_run() -> None:
     gradients = torch.randn(3, 9, generator=torch.Generator().manual_seed(2)) * torch.tensor([[0.01], [1.0], [50.0]])
-    clipped = gradients.clone()
-    clip_norms(clipped, 1.0)
-    for before, after in zip(gradients, clipped, strict=True):
+    scales = clip_scales([gradients[:, :4], gradients[:, 4:]], 1.0)
+    for before, after in zip(gradients, gradients / scales[:, None], strict=True):
         parameter = torch.zeros(9, requires_grad=True)
         parameter.grad = before.clone()
         torch.nn.utils.clip_grad_norm_([parameter], 1.0)

@@ -116,7 +116,9 @@ class PooledStream(nn.Module):
         weight = (weight.unsqueeze(1) * scale).flatten(1)
         values = values.squeeze(-2) if values.shape[-2] == 1 else masked_mean(values, mask)
         filled = mask.any(-1, keepdim=True).to(values.dtype)
-        return (values.flatten(1) @ weight.T - weight @ shift.flatten()) * filled
+        # The weight stands on the left: of many runs that share the values it is then one tall matrix to torch, where
+        # it would copy the values for each run if they stood there.
+        return ((weight @ values.flatten(1).T).T - weight @ shift.flatten()) * filled
 
     def forward(self, sequence: Sequence) -> Tensor:
         """Pool to (B, out_dim)."""

@@ -5,6 +5,7 @@ alone see the same batches; those of one fold, whatever their seeds, are scored 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from mmser.train.plan import Run
 from mmser.train.table import Table
 
 CPU_TOGETHER = 24
-"""Runs that a CPU computes at once."""
+"""Runs that a CPU computes at once: by then it is busy, and more would only hold more memory."""
 
 
 def most_together(table: Table) -> int:
@@ -61,19 +62,25 @@ def _digest(rows: NDArray[np.int64]) -> Hashable:
 def in_order(runs: Sequence[Run]) -> list[int]:
     """The numbers of ``runs`` as they are stacked.
 
-    Runs with more steps an epoch come first: those still at work are then always the first so many. Next to each other
-    come the runs of one fold, of one layer in it, of one seed in that; and before them groups with more such runs, so
-    that groups of one size are neighbours.
+    The runs that see the same batches are neighbours, and so are groups of them of one size, the largest first. Among
+    these those with more steps an epoch come first, so that the ones still at work are always the first so many of a
+    block; then the runs with the same dev rows are neighbours.
     """
     batches = batches_of(runs)
     questions = questions_of([run.dev_rows for run in runs], [run.layer for run in runs])
+    sizes = Counter(batches)
     seen: dict[Hashable, int] = {}
     for key in (*questions, *batches):
         seen.setdefault(key, len(seen))
 
     def place(number: int) -> tuple[int, ...]:
-        size = batches.count(batches[number])
-        return -size, -len(runs[number].train_rows), seen[questions[number]], seen[batches[number]], number
+        return (
+            -sizes[batches[number]],
+            -len(runs[number].train_rows),
+            seen[questions[number]],
+            seen[batches[number]],
+            number,
+        )
 
     return sorted(range(len(runs)), key=place)
 

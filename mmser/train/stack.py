@@ -57,10 +57,10 @@ class Stack:
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
         if members == 1:
             return vmap(self._one, in_dims=(0, 0, axes))(parameters, buffers, batch)
-        own = [
-            {name: value.unflatten(0, (-1, members)) for name, value in all_.items()} for all_ in (parameters, buffers)
-        ]
-        return vmap(vmap(self._one, in_dims=(0, 0, None)), in_dims=(0, 0, axes))(*own, batch).flatten(0, 1)
+        for part in (parameters, buffers):
+            part.update({name: value.unflatten(0, (-1, members)) for name, value in part.items()})
+        sharing = vmap(self._one, in_dims=(0, 0, None))
+        return vmap(sharing, in_dims=(0, 0, axes))(parameters, buffers, batch).flatten(0, 1)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
         return functional_call(self.template, (parameters, buffers), (batch,))
