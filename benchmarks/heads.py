@@ -449,7 +449,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
     parser.add_argument("--repeats", type=int, default=2, help="interleaved repetitions")
-    parser.add_argument("--utterances", type=int, default=800, help="of the co-attention; the rest is scaled up")
+    parser.add_argument("--utterances", type=int, default=600, help="of the co-attention; the rest is scaled up")
     parser.add_argument("--files", type=int, default=400, help=".npy files of frames; the rest is scaled up")
     parser.add_argument("--epochs", type=int, default=10, help="of the probe that are timed")
     parser.add_argument("--folder", type=Path, help="where the .npy files are written; default: the system's")
