@@ -15,8 +15,10 @@ from mmser.heads.layers import StreamInput, masked_softmax
 POSITIONS = ("none", "word", "time")
 """What an encoding added to both streams can tell: nothing, which word of the transcript, or when it was spoken."""
 
-_LONGEST = 10_000.0
-"""Longest wavelength of the encoding, in units of 2 pi positions (Vaswani et al. 2017, 3.5)."""
+_LONGEST = 100.0
+"""Longest wavelength of the encoding, in units of 2 pi positions: 628 words, or a minute; ours. With the 10,000 of
+Vaswani et al. (2017, 3.5) most of the width hardly changes over an utterance, and no word is found by its number
+(docs/planted_truths.md)."""
 
 _TIME_UNIT_S = 0.1
 """Seconds to a position: the shortest wavelength is 0.63 s, two words or so; ours."""
@@ -25,14 +27,20 @@ _TIME_UNIT_S = 0.1
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, 3.2), in plain products so that it stacks and shows its weights."""
 
-    def __init__(self, width: int, heads: int, focus: float = 1.0) -> None:
-        """``focus`` multiplies the scores before the softmax: above 1 the weights gather on fewer states."""
+    def __init__(self, width: int, heads: int, focus: float = 1.0, *, alike: bool = False) -> None:
+        """``focus`` multiplies the scores before the softmax: above 1 the weights gather on fewer states.
+
+        ``alike``: queries and keys begin with the same weights, so that states that share an encoding attract each
+        other from the first step; training takes each its way. For streams with positions; ours.
+        """
         super().__init__()
         self.heads, self.focus = heads, focus
         self.query = nn.Linear(width, width)
         # A bias on the keys adds the same number to all scores of a query: softmax drops it, and what gradient it gets
         # is rounding noise, which AdamW would scale up to steps of full size.
         self.key = nn.Linear(width, width, bias=False)
+        if alike:
+            self.key.load_state_dict({"weight": self.query.weight})
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
@@ -72,11 +80,12 @@ class Block(nn.Module):
         *,
         feedforward: bool = True,
         focus: float = 1.0,
+        alike: bool = False,
         attention: Attention | None = None,
     ) -> None:
         """``dropout`` is the rate on what each part adds; ``attention`` takes the place of :class:`Attention`."""
         super().__init__()
-        self.attention = Attention(width, heads, focus) if attention is None else attention
+        self.attention = Attention(width, heads, focus, alike=alike) if attention is None else attention
         self.attention_dropout = KeyedDropout(dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width) if feedforward else None

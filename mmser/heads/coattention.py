@@ -81,7 +81,13 @@ class PairLayer(nn.Module):
 
 
 def _block(options: CoAttentionOptions) -> Block:
-    return Block(options.width, options.heads, options.block_dropout, feedforward=options.feedforward)
+    return Block(
+        options.width,
+        options.heads,
+        options.block_dropout,
+        feedforward=options.feedforward,
+        alike=options.positions != "none",
+    )
 
 
 class Pair(nn.Module):

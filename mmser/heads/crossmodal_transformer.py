@@ -60,7 +60,12 @@ class Crossing(nn.Module):
 
         def block(focus: float) -> Block:
             return Block(
-                options.width, options.heads, options.block_dropout, feedforward=options.feedforward, focus=focus
+                options.width,
+                options.heads,
+                options.block_dropout,
+                feedforward=options.feedforward,
+                focus=focus,
+                alike=options.positions != "none",
             )
 
         self.blocks = nn.ModuleList(block(options.focus) for _ in range(options.blocks))

@@ -1,0 +1,57 @@
+"""Heads find what is planted where they can see it, and stay at chance where nothing that they see tells it."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import CANNOT, CLAIMS, CUE_LAYER, FINDS, LAYERS, Claim, write_planted
+from safetensors.numpy import load_file
+
+from mmser.train.run import train_head
+
+
+class Measured:
+    """Every cache is written once and every experiment runs once, when a claim first asks for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = lru_cache(lambda problem: write_planted(problem, folder / problem))
+
+    def run(self, claim: Claim) -> Path:
+        own = claim.name if claim.problem == "ratings" else claim.key  # one run rates both
+        folder = self.folder / "runs" / f"{claim.problem}-{abs(hash(own))}"
+        if not folder.exists():
+            train_head(self.cache(claim.problem), claim.experiment(), folder)
+        return folder
+
+    def score(self, claim: Claim) -> float:
+        """UA, or CCC."""
+        results = pd.read_csv(self.run(claim) / "results.csv").iloc[-1]  # of a late fusion, the fusion itself
+        return float(results[f"ccc_{claim.label}" if claim.problem == "ratings" else "ua"])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    return Measured(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_claim(measured: Measured, claim: Claim) -> None:
+    found = measured.score(claim)
+    if claim.verdict == FINDS:
+        assert found > 0.9
+    elif claim.verdict == CANNOT:
+        assert abs(found - claim.chance) < claim.margin
+    else:  # half of a label of two bits: right in one, guessing the other
+        assert abs(found - 0.5) < claim.margin
+
+
+def test_the_learned_mix_weighs_the_layer_with_the_cue_most(measured: Measured) -> None:
+    (claim,) = [claim for claim in CLAIMS if claim.changes.get("layer") == "mix"]
+    (weights,) = (measured.run(claim) / "heads").glob("*/model.safetensors")
+    (mix,) = [value for name, value in load_file(weights).items() if name.endswith("mix.logits")]
+    assert mix.shape == (LAYERS,)
+    assert mix.argmax() == CUE_LAYER
+    assert mix[CUE_LAYER] - np.delete(mix, CUE_LAYER).max() > 0.5
