@@ -23,7 +23,9 @@ DIM = 2
 FRAMES_A_PHONE, PHONES_A_WORD, SILENT_FRAMES = 2, 2, 2
 FRAMES_A_WORD = FRAMES_A_PHONE * PHONES_A_WORD
 FRAME_S = 0.02
-SPEAKERS = {"train": 12, "dev": 2, "test": 4}
+SPEAKERS = {"train": 4, "dev": 2, "test": 4}
+STRESS_TRAIN = 12
+"""Speakers who train where positions have to be learnt."""
 TAKES = 80
 """Utterances of a speaker."""
 LAYERS, CUE_LAYER = 13, 3
@@ -137,11 +139,12 @@ PROBLEMS: dict[str, Plant] = {
 
 
 def write_planted(problem: str, folder: Path, seed: int = 0) -> Path:
-    """Write the cache of a problem: frames, pooled phones, words and utterances, tokens, alignments, the manifest."""
+    """Write the cache of a problem: pooled phones, words and utterances, tokens, alignments, manifest, some frames."""
     rng = np.random.default_rng([seed, list(PROBLEMS).index(problem)])
     layers = LAYERS if problem == "layer" else 1
     utterances, rows = {}, []
-    for part, count in SPEAKERS.items():
+    counts = {**SPEAKERS, "train": STRESS_TRAIN} if problem == "stress" else SPEAKERS
+    for part, count in counts.items():
         for speaker in (f"{part}{number}" for number in range(count)):
             for take in range(TAKES):
                 words = int(rng.choice([4, 6]))
@@ -153,7 +156,8 @@ def write_planted(problem: str, folder: Path, seed: int = 0) -> Path:
                 rows.append({"utterance_id": uid, "audio": "none.wav", "speaker": speaker, "split": part, **one.truth})
     folder.mkdir(parents=True)
     write_manifest(Manifest(pd.DataFrame(rows), folder), folder / "manifest.csv")
-    _write_stream(folder, "speech/planted", utterances, ("frame",))
+    if problem == "stress":  # the only one that is asked frame by frame
+        _write_stream(folder, "speech/planted", utterances, ("frame",))
     _write_stream(folder, "pooled/planted@planted", utterances, ("phone", "word", "utterance"))
     _write_stream(folder, "text/planted", utterances, ("token",))
     _write_stream(folder, "align/planted", utterances, ("phone", "word"))
@@ -165,7 +169,7 @@ def _write_stream(folder: Path, name: str, utterances: Mapping[str, Utterance], 
     layers = 1 if name.startswith("text/") else next(iter(utterances.values())).frames.shape[0]
     recipe = {} if aligned else {"layers": list(range(layers))}
     with StreamWriter(folder, name, recipe, {}) as writer:
-        (unit,) = writer.plan({uid: 1.0 for uid in utterances}, math.inf)
+        (unit,) = writer.plan(dict.fromkeys(utterances, 1.0), math.inf)
         own = [utterances[uid] for uid in unit.utterance_ids]
         filled = {g: [columns_of(one, g) for one in own] for g in granularities}
         tables = {}
@@ -227,8 +231,8 @@ class Claim:
 
     @property
     def epochs(self) -> int:
-        """What the head that finds it needs; who cannot, is given as many."""
-        return 20 if self.problem == "stress" else 10
+        """Enough for the heads that find it; learning to look where the other stream's word is takes longest."""
+        return 20 if "positions" in self.settings else 10
 
     @property
     def name(self) -> str:
@@ -283,31 +287,24 @@ CLAIMS = (
     Claim("modalities", "in_speech", _SPEECH, FINDS),
     Claim("modalities", "in_speech", _TEXT, CANNOT),
     Claim("modalities", "in_speech", _LATE, FINDS),
-    Claim("modalities", "in_speech", "coattention@word", FINDS),
     Claim("modalities", "in_text", _SPEECH, CANNOT),
     Claim("modalities", "in_text", _TEXT, FINDS),
     Claim("modalities", "in_text", _LATE, FINDS),
-    Claim("modalities", "in_text", "coattention@word", FINDS),
     Claim("modalities", "in_both", _SPEECH, FINDS),
     Claim("modalities", "in_both", _TEXT, FINDS),
     Claim("modalities", "in_both", _LATE, FINDS),
-    Claim("modalities", "in_both", "coattention@word", FINDS),
     Claim("modalities", "in_halves", _SPEECH, PAYS),
     Claim("modalities", "in_halves", _TEXT, PAYS),
     Claim("modalities", "in_halves", _LATE, FINDS),
     Claim("modalities", "in_halves", "coattention@word", FINDS),
     Claim("stress", "agrees", "aligned-words@word", FINDS),
     Claim("stress", "agrees", "coattention@word", FINDS, settings=_BY_WORD),
-    Claim("stress", "agrees", "coattention@word", CANNOT),
     Claim("stress", "agrees", "late-fusion@word", CANNOT),
-    Claim("stress", "agrees", "coattention@utterance", CANNOT),
     Claim("stress", "agrees", "film@utterance", CANNOT),
     Claim("phones", "trembles", "speech-probe@phone", FINDS, settings=_WITH_STD),
     Claim("phones", "trembles", "speech-probe@word", CANNOT, settings=_WITH_STD),
     Claim("phones", "trembles", "speech-probe@phone", CANNOT),
     Claim("phones", "trembles", "coattention@phone", FINDS),
-    Claim("phones", "trembles", "coattention@word", CANNOT),
-    Claim("phones", "trembles", "coattention@phone,word", FINDS),
     Claim("layer", "label", _SPEECH, FINDS, {"layer": "mix", "learning_rate": 1e-2}),
     Claim("layer", "label", _SPEECH, FINDS, {"layer": "3"}),
     Claim("layer", "label", _SPEECH, CANNOT, {"layer": "12"}),
@@ -320,9 +317,16 @@ CLAIMS = (
 )
 
 DEAR = (
-    Claim("stress", "agrees", "coattention@word", FINDS, settings={"positions": "time"}),
+    Claim("modalities", "in_speech", "coattention@word", FINDS),
+    Claim("modalities", "in_text", "coattention@word", FINDS),
+    Claim("modalities", "in_both", "coattention@word", FINDS),
+    Claim("stress", "agrees", "coattention@word", CANNOT),
+    Claim("phones", "trembles", "coattention@word", CANNOT),
+    Claim("phones", "trembles", "coattention@phone,word", FINDS),
+    Claim("stress", "agrees", "coattention@utterance", CANNOT),
+    Claim("stress", "agrees", "coattention@word", PAYS, settings={"positions": "time"}),
     Claim("stress", "agrees", "crossmodal-transformer@word", FINDS, settings={**_BY_WORD, "blocks": 1}),
     Claim("stress", "agrees", "aligned-words@frame", FINDS),
     Claim("stress", "agrees", "coattention@frame", PAYS, settings=_BY_WORD),
 )
-"""Measured by the benchmark alone: what they say is in the docs, and they take long."""
+"""Measured by the benchmark alone: they take long."""
