@@ -1,7 +1,7 @@
 """Caches with a known answer: corpora whose label follows from their states by a rule, and what heads make of them.
 
-Tests hold the claims (``test_planted_truths.py``), ``benchmarks/planted.py`` measures them, docs/planted_truths.md tells
-them. The states are noise of unit deviation on which the rule is planted, frame by frame and token by token; segments
+Tests hold the claims (``test_planted_truths.py``), ``benchmarks/planted.py`` measures them for docs/planted_truths.md.
+The states are noise of unit deviation on which the rule is planted, frame by frame and token by token; segments
 are means of their frames, as an extraction stores them.
 """
 

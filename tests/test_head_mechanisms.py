@@ -229,11 +229,11 @@ def test_draws_are_even_and_do_not_depend_on_padding_or_company() -> None:
     assert not torch.equal(other((2, 7, 9), keys), wide[:, :7, :9])
 
 
-def test_positions_are_vaswanis_and_the_same_for_both_streams() -> None:
+def test_positions_are_sinusoids_and_the_same_for_both_streams() -> None:
     waves = encoding(torch.tensor([[0.0, 3.0, -1.0]]), 6)
     for i in range(3):
-        assert waves[0, 1, i] == pytest.approx(math.sin(3 / 10_000 ** (i / 3)), abs=1e-6)
-        assert waves[0, 1, 3 + i] == pytest.approx(math.cos(3 / 10_000 ** (i / 3)), abs=1e-6)
+        assert waves[0, 1, i] == pytest.approx(math.sin(3 / 100 ** (i / 3)), abs=1e-6)
+        assert waves[0, 1, 3 + i] == pytest.approx(math.cos(3 / 100 ** (i / 3)), abs=1e-6)
     assert not waves[0, 2].any()
     sequence = Sequence(
         torch.zeros(1, 2, 4), torch.ones(1, 2).bool(), torch.tensor([[2, -1]]), torch.tensor([[0.5, -1]])

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from planted import CANNOT, CLAIMS, CUE_LAYER, FINDS, LAYERS, Claim, write_planted
 from safetensors.numpy import load_file
 
+from mmser.heads import HEADS
+from mmser.heads.batch import Inputs
 from mmser.train.run import train_head
 
 
@@ -55,3 +58,15 @@ def test_the_learned_mix_weighs_the_layer_with_the_cue_most(measured: Measured) 
     assert mix.shape == (LAYERS,)
     assert mix.argmax() == CUE_LAYER
     assert mix[CUE_LAYER] - np.delete(mix, CUE_LAYER).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", ["coattention", "crossmodal-transformer"])
+@pytest.mark.parametrize("positions", ["none", "word", "time"])
+def test_queries_and_keys_begin_alike_where_streams_share_positions(kind: str, positions: str) -> None:
+    options = HEADS[kind].options(width=8, heads=2, positions=positions)
+    weights = HEADS[kind].build(Inputs(3, 3, ("word",)), 2, options).state_dict()
+    pairs = [
+        (value, weights[name.replace("query", "key")]) for name, value in weights.items() if "query.weight" in name
+    ]
+    assert pairs
+    assert all(torch.equal(query, key) == (positions != "none") for query, key in pairs)
