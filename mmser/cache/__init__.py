@@ -4,8 +4,9 @@ from mmser.cache.arrays import Features
 from mmser.cache.cache import Cache
 from mmser.cache.compact import Compacted, compact
 from mmser.cache.export import export
-from mmser.cache.foreign import Foreign, open_foreign
-from mmser.cache.importing import Imported, import_features
+from mmser.cache.foreign import Foreign
+from mmser.cache.importing import Imported, import_features, told_manifest
+from mmser.cache.opening import open_foreign
 from mmser.cache.packed import pack
 from mmser.cache.schema import SCHEMA, STATES, Column, stream_folder_name
 from mmser.cache.stream import PackedColumn, Stream
@@ -32,5 +33,6 @@ __all__ = [
     "open_foreign",
     "pack",
     "stream_folder_name",
+    "told_manifest",
     "verify",
 ]

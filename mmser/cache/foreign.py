@@ -38,42 +38,8 @@ class Foreign:
     """The encoder's own numbers of the layers, where the source says so."""
     digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """For each source (audio, text, alignment), the digest of what each utterance was made from, where known."""
-
-
-def open_foreign(path: Path, ids: Path | None = None) -> Foreign:
-    """Find out what a file or folder of features is.
-
-    Args:
-        path: a folder of ``<utterance_id>.npy``, a folder that ``mmser cache export`` wrote, a ``.npy`` matrix, or a
-            ``.npz`` that holds the matrix and, as ``ids`` or ``utterance_id``, its ids.
-        ids: a text file with one utterance id a line, a line a row of the matrix.
-
-    Raises:
-        CacheError: none of these; says what was found.
-    """
-    if path.is_dir():
-        if ids is not None:
-            raise CacheError(f"{ids}: a list of ids is for a matrix; in a folder, the files' names are the ids")
-        return _export(path) if (path / EXPORT_FILE).exists() else _folder(path)
-    if not path.is_file():
-        raise CacheError(f"{path}: not there; expected a folder of <utterance_id>.npy, a .npy or a .npz")
-    if path.suffix == ".npz":
-        matrix, names = _npz(path)
-    elif path.suffix == ".npy":
-        matrix, names = map_npy(path), None
-    else:
-        raise CacheError(f"{path}: expected a folder of <utterance_id>.npy, a .npy or a .npz")
-    if ids is not None:
-        names = _lines(ids)
-    if names is None:
-        raise CacheError(f"{path}: whose features are its rows? Give --ids FILE, with one utterance id a line")
-    if matrix.ndim != 2 or len(names) != len(matrix):
-        raise CacheError(f"{path}: holds an array of shape {matrix.shape}, expected {len(names)} rows, one an id")
-    places = dict(zip(names, range(len(names)), strict=True))
-    _check_ids(names, ids or path)
-    return Foreign(
-        dict.fromkeys(names, (matrix.shape[1],)), _floats(matrix.dtype, path), lambda uid: matrix[places[uid]], "matrix"
-    )
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What the source says of its utterances besides, as columns of a manifest: label, split, text, ..."""
 
 
 def map_npy(path: Path) -> NDArray:
@@ -88,18 +54,27 @@ def map_npy(path: Path) -> NDArray:
         raise CacheError(f"{path}: not an array that can be read ({str(error).splitlines()[0]})") from error
 
 
-def _folder(path: Path) -> Foreign:
-    files = {file.stem: file for file in sorted(path.glob("*.npy"))}
-    if not files:
+def folder_of_npy(path: Path) -> Foreign:
+    """``<utterance_id>.npy`` in a folder, or in folders below it (as EmoBox mirrors a corpus's folders)."""
+    found = sorted(path.glob("*.npy")) or sorted(path.rglob("*.npy"))
+    if not found:
         raise CacheError(f"{path}: holds no <utterance_id>.npy")
-    _check_ids(list(files), path)
+    files: dict[str, Path] = {}
+    for file in found:
+        if file.stem in files:
+            raise CacheError(
+                f"{path}: {file.relative_to(path)} and {files[file.stem].relative_to(path)} have one name; names of "
+                "files are utterance ids (a folder an utterance, as of pictures of faces, is not read)"
+            )
+        files[file.stem] = file
+    check_ids(list(files), path)
     headers = {uid: _header(file) for uid, file in files.items()}
     dtypes = {dtype for _, dtype in headers.values()}
     if len(dtypes) > 1:
         raise CacheError(f"{path}: its files hold {', '.join(sorted(map(str, dtypes)))}; expected one type in all")
     return Foreign(
         {uid: shape for uid, (shape, _) in headers.items()},
-        _floats(dtypes.pop(), path),
+        floats(dtypes.pop(), path),
         lambda uid: map_npy(files[uid]),
         "npy folder",
     )
@@ -110,7 +85,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     return array.shape, array.dtype
 
 
-def _export(path: Path) -> Foreign:
+def exported(path: Path) -> Foreign:
+    """What ``mmser cache export`` wrote; each array is checked against its digest when read."""
     about = read_json(path / EXPORT_FILE)
     try:
         layers, granularity = tuple(int(layer) for layer in about["layers"]), str(about["granularity"])
@@ -122,7 +98,7 @@ def _export(path: Path) -> Foreign:
         raise CacheError(
             f"{path}: its {EXPORT_FILE} or {INDEX_FILE} is damaged ({error!r}); export it again"
         ) from error
-    _check_ids(list(rows), path / INDEX_FILE)
+    check_ids(list(rows), path / INDEX_FILE)
     if not rows:
         raise CacheError(f"{path / INDEX_FILE}: names no utterance")
     if (path / MATRIX_FILE).exists():
@@ -152,10 +128,11 @@ def _export(path: Path) -> Foreign:
 
     sources = [name for name in next(iter(rows.values())) if name and name.startswith("digest_")]
     digests = {name[len("digest_") :]: {uid: row[name] or "" for uid, row in rows.items()} for name in sources}
-    return Foreign(shapes, _floats(dtype, path), checked, "export of mmser", granularity, layers, digests)
+    return Foreign(shapes, floats(dtype, path), checked, "export of mmser", granularity, layers, digests)
 
 
-def _npz(path: Path) -> tuple[NDArray, list[str] | None]:
+def npz(path: Path) -> tuple[NDArray, list[str] | None]:
+    """The matrix of a ``.npz``, and its ids where it holds them."""
     matrix, ids = None, None
     try:
         with zipfile.ZipFile(path) as archive:
@@ -186,7 +163,8 @@ def _from_archive(file: IO[bytes], size: int) -> NDArray:
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file that are not blank."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -194,7 +172,8 @@ def _lines(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _check_ids(ids: Sequence[str], where: Path) -> None:
+def check_ids(ids: Sequence[str], where: Path) -> None:
+    """Refuse ids that are no file names, or that come twice."""
     for uid in ids:
         try:
             check_utterance_id(uid)
@@ -205,7 +184,8 @@ def _check_ids(ids: Sequence[str], where: Path) -> None:
         raise CacheError(f"{where}: names utterance {twice!r} twice")
 
 
-def _floats(dtype: np.dtype, where: Path) -> np.dtype:
+def floats(dtype: np.dtype, where: Path) -> np.dtype:
+    """The type, if its numbers can be stored."""
     little: Any = dtype.newbyteorder("<")
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise CacheError(f"{where}: holds {dtype}, expected float16, float32 or float64")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mmser import __version__
@@ -17,8 +18,8 @@ from mmser.cache.writer import StreamWriter
 from mmser.errors import CacheError
 from mmser.manifest import Manifest, merge, read_manifest, write_manifest
 
-GRANULARITIES = ("frame", "utterance")
-"""What can be imported: the others need an alignment, to say which segment a row stands for."""
+GRANULARITIES = ("frame", "utterance", "token")
+"""What can be imported: words, syllables and phones need an alignment, to say which segment a row stands for."""
 
 DTYPES = {"float16": "<f2", "float32": "<f4"}
 
@@ -39,6 +40,19 @@ class Imported:
     """Utterances of the source that are in no row of the manifest, and were left out."""
 
 
+def told_manifest(source: Foreign, path: Path) -> Manifest:
+    """The manifest that features made elsewhere tell themselves; its recordings need not be there.
+
+    Raises:
+        CacheError: they tell nothing of their utterances.
+    """
+    if not source.rows:
+        raise CacheError(f"{path}: says nothing of its utterances but their ids; give --manifest FILE")
+    columns = dict.fromkeys(name for row in source.rows.values() for name in row)
+    table = {name: [row.get(name, "") for row in source.rows.values()] for name in columns}
+    return Manifest(pd.DataFrame({"utterance_id": list(source.rows), **table}), path.parent)
+
+
 def import_features(
     source: Foreign,
     cache: Path,
@@ -49,7 +63,10 @@ def import_features(
     dtype: str | None = None,
     report: Callable[[str, int, int], Any] = lambda *_: None,
 ) -> Imported:
-    """Write features made elsewhere as a stream: frames to ``speech/<name>``, utterances to ``pooled/<name>@none``.
+    """Write features made elsewhere as a stream.
+
+    Frames go to ``speech/<name>``, utterances to ``pooled/<name>@none``, tokens of text to ``text/<name>``: states
+    alone, for whose token is whose word is not known.
 
     Run again after an interruption, only what is missing is done.
 
@@ -58,7 +75,8 @@ def import_features(
         cache: the cache's folder; made if it is not there.
         name: what made them, e.g. the encoder's name.
         manifest: the utterances; its rows are kept in the cache.
-        granularity: frame or utterance; None takes what the source says, else utterance where each is one vector.
+        granularity: frame, utterance or token; None takes what the source says, else utterance where each is one
+            vector, else frame.
         dtype: float16 or float32; None keeps what they are (float64 becomes float32).
         report: told the stream, utterances done and utterances to do.
 
@@ -69,7 +87,7 @@ def import_features(
     granularity = granularity or source.granularity or _likely(source)
     if granularity not in GRANULARITIES:
         raise CacheError(
-            f"{granularity!r} features cannot be imported: {' and '.join(GRANULARITIES)} ones can; words, syllables "
+            f"{granularity!r} features cannot be imported: {', '.join(GRANULARITIES)} ones can; words, syllables "
             "and phones are pooled from frames over an alignment, by mmser extract"
         )
     known = set(manifest.ids)
@@ -87,7 +105,7 @@ def import_features(
     column = Column(DTYPES[stored], num_layers, dim)
     recipe = {"imported from": source.origin, "granularity": granularity, "layers": layers, "dtype": stored, "dim": dim}
     folder = stream_folder_name(name)
-    stream = f"speech/{folder}" if granularity == "frame" else f"pooled/{folder}@none"
+    stream = {"frame": f"speech/{folder}", "utterance": f"pooled/{folder}@none", "token": f"text/{folder}"}[granularity]
     cache.mkdir(parents=True, exist_ok=True)
     with StreamWriter(cache, stream, recipe, {"mmser": __version__, "name": name}) as writer:
         lengths = {uid: shape[-2] if len(shape) > 1 else 1 for uid, shape in wanted.items()}
@@ -122,7 +140,8 @@ def _agreed(shapes: dict[str, tuple[int, ...]], granularity: str) -> tuple[int, 
             )
         whole[uid] = ((1, 1, *shape), (1, *shape), shape)[len(shape) - 1]
     for uid, shape in shapes.items():
-        if len(shape) == 1 and granularity == "frame":
+        # among rows, one vector is one row: MERBench drops the axis of what is one frame long
+        if granularity == "frame" and {len(other) for other in shapes.values()} == {1}:
             raise CacheError(
                 f"utterance {uid!r}: one vector, shape {shape}; expected frames (rows, D): import as utterance"
             )

@@ -117,9 +117,11 @@ def pack(path: Path, out: Path) -> None:
 @click.option("--ids", type=click.Path(path_type=Path), help="For a matrix: a text file, one utterance id a line.")
 @click.option(
     "--granularity",
-    type=click.Choice(["frame", "utterance"]),
-    help="What a row stands for. [default: utterance where each has one vector, else frame]",
+    type=click.Choice(["frame", "utterance", "token"]),
+    help="What a row stands for. [default: utterance where each has one vector, else frame; token for MMSA's text]",
 )
+@click.option("--key", help="For a .pkl of MMSA: which features, e.g. text. [default: audio]")
+@click.option("--own-manifest", is_flag=True, help="Take the utterances, and labels and splits, from FEATURES.")
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), help="Stored type. [default: as given; float64: float32]"
 )
@@ -131,22 +133,32 @@ def import_(
     ids: Path | None,
     granularity: str | None,
     dtype: str | None,
+    key: str | None,
+    own_manifest: bool,
 ) -> None:
     """Bring in FEATURES made elsewhere.
 
-    A folder of <utterance_id>.npy, each (D,), (rows, D) or (layers, rows, D); a .npy matrix with --ids; a .npz with a
+    A folder of <utterance_id>.npy, each (D,), (rows, D) or (layers, rows, D), as of EmoBox and MERBench; emotion2vec's
+    .npy with .lengths beside it; a .pkl of MMSA, of which nothing is run; a .npy matrix with --ids; a .npz with a
     matrix and its ids; or what mmser cache export wrote.
 
     \b
     mmser cache import features/ --cache cache/emodb --name emotion2vec --manifest emodb.csv
     mmser train-head cache/emodb --head speech-probe --granularity utterance
+    mmser cache import unaligned_50.pkl --cache cache/mosi --name covarep --own-manifest
+    mmser cache import unaligned_50.pkl --cache cache/mosi --name bert --key text
     """
-    from mmser.cache import Cache, import_features, open_foreign
+    from mmser.cache import Cache, import_features, open_foreign, told_manifest
     from mmser.manifest import read_manifest
     from mmser.show import meter
 
-    manifest = read_manifest(manifest_path) if manifest_path is not None else Cache(path).manifest
-    source = open_foreign(features, ids)
+    if own_manifest and manifest_path is not None:
+        raise click.UsageError("--own-manifest and --manifest both say who the utterances are; give one.")
+    source = open_foreign(features, ids, key)
+    if own_manifest:
+        manifest = told_manifest(source, features)
+    else:
+        manifest = read_manifest(manifest_path) if manifest_path is not None else Cache(path).manifest
     with meter() as progress:
         done = import_features(source, path, name, manifest, granularity=granularity, dtype=dtype, report=progress)
     click.echo(f"{path / done.stream}: {done.added} utterances added ({done.granularity} states)")

@@ -69,7 +69,7 @@ class Sources:
 def _unusable(stream: Stream, granularity: str, utterance_ids: Sequence[str], reason: str) -> dict[str, str]:
     there = [uid for uid in utterance_ids if uid in stream]
     absent = {uid: f"not in stream {stream.name}" for uid in utterance_ids if uid not in stream}
-    if granularity in _OF_EVERY or not there:
+    if granularity in _OF_EVERY or not there or (granularity == "token" and not _know_places(stream)):
         return absent
     narrow = "start" if granularity == "token" else "segment"
     packed = stream.packed(granularity, narrow, utterances=there)
@@ -264,16 +264,29 @@ def load_table(
         if layer is None:
             raise ProtocolError(f"--text-layer {text_layer}: stored layers are {', '.join(map(str, stored))}")
         states = stored_column(sources.text, "token", "states", utterance_ids, layer)
-        starts = stored_column(sources.text, "token", "start", utterance_ids).values
         links = None
-        if linker is not None:
-            words = stored_column(sources.text, "token", "word", utterance_ids)
-            links = words.values[starts >= 0].astype(np.int64), linker.of_tokens(words)[starts >= 0]
-        text = _packed(_without(states, starts < 0), links, device)
+        if _know_places(sources.text):
+            special = stored_column(sources.text, "token", "start", utterance_ids).values < 0
+            if linker is not None:
+                words = stored_column(sources.text, "token", "word", utterance_ids)
+                links = words.values[~special].astype(np.int64), linker.of_tokens(words)[~special]
+            states = _without(states, special)
+        elif linker is not None:
+            raise ProtocolError(
+                f"{sources.text.name} was imported, and its tokens know no words; a head that links speech and text by "
+                "words needs text states of mmser extract --text-model"
+            )
+        text = _packed(states, links, device)
     mel = None
     if sources.mel is not None:
         mel = _packed(stored_column(sources.mel, "frame", "states", utterance_ids), None, device)
     return Table(tuple(utterance_ids), speech, text, mel)
+
+
+def _know_places(text: Stream) -> bool:
+    """Whether tokens have their places in the transcript, as all do that mmser made; imported ones have states alone,
+    none of a special token."""
+    return "start" in text.columns("token")
 
 
 def _without(column: PackedColumn, drop: NDArray[np.bool_]) -> PackedColumn:
