@@ -139,9 +139,10 @@ def _agreed(shapes: dict[str, tuple[int, ...]], granularity: str) -> tuple[int, 
                 f"utterance {uid!r}: features of shape {shape}; expected (D,), (rows, D) or (layers, rows, D)"
             )
         whole[uid] = ((1, 1, *shape), (1, *shape), shape)[len(shape) - 1]
+    # among rows, one vector is one row: MERBench drops the axis of what is one frame long
+    vectors = all(len(shape) == 1 for shape in shapes.values())
     for uid, shape in shapes.items():
-        # among rows, one vector is one row: MERBench drops the axis of what is one frame long
-        if granularity == "frame" and {len(other) for other in shapes.values()} == {1}:
+        if vectors and granularity == "frame":
             raise CacheError(
                 f"utterance {uid!r}: one vector, shape {shape}; expected frames (rows, D): import as utterance"
             )

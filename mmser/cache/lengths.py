@@ -1,8 +1,8 @@
 """All frames of a corpus in one ``.npy``, with a ``.lengths`` beside it: how emotion2vec's recipe packs features.
 
 ``train.npy`` is (frames, D), one utterance after the other; ``train.lengths`` has a line an utterance, its number of
-frames. Whose they are stands in ``train.emo`` (id, tabulator, label) or in the ``train.tsv`` that the features were made
-from (first line: the folder; then path, tabulator, number of samples).
+frames. Whose they are stands in ``train.emo`` (id, tabulator, label) or in the ``train.tsv`` that the features were
+made from (first line: the folder; then path, tabulator, number of samples).
 https://github.com/ddlBoJack/emotion2vec/tree/main/iemocap_downstream
 """
 

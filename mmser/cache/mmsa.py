@@ -113,8 +113,9 @@ def _spans(part: Mapping[str, Any], key: str, states: NDArray, where: str) -> li
         return [(0, 1)] * len(states)
     mask = part.get(_MASKED)
     given = _listed(part.get(f"{key}_lengths"))
-    masked = isinstance(mask, np.ndarray) and mask.ndim == 3 and mask.shape[1:] == (3, states.shape[1])
-    if masked and (key == TEXT or not given):
+    masked = False
+    if isinstance(mask, np.ndarray) and mask.shape[1:] == (3, states.shape[1]) and (key == TEXT or not given):
+        masked = True
         lengths = [int(n) for n in mask[:, 1].astype(bool).sum(axis=1)]
     else:
         if not all(isinstance(n, int | np.integer) or (isinstance(n, float) and n.is_integer()) for n in given):

@@ -2,10 +2,10 @@
 
 A pickle is a program, and :mod:`pickle` runs it: it imports what the file names and calls it. Here nothing of the file
 is ever imported, looked up or called. A loop of its own reads the few opcodes that plain data need (protocols 2 to 5)
-and builds dicts with text as keys, lists, tuples, text, bytes, numbers, None and booleans. A name is compared with the
-seven that numpy writes for an array, and answered by code that is in this file: the array is made from its stated type,
-shape and bytes with :func:`numpy.frombuffer`, and only where the bytes are exactly as many as the shape needs. Every
-other name, opcode, persistent id, extension or buffer from outside ends the reading with an error that says what it was.
+and builds dicts with text as keys, lists, tuples, text, bytes, numbers, None and booleans. A name is compared with
+those that numpy writes for an array, and answered by code that is in this file: the array is made from its stated
+type, shape and bytes with :func:`numpy.frombuffer`, and only where the bytes are as many as the shape needs. Any other
+name, opcode, persistent id, extension or buffer from outside ends the reading with an error that says what it was.
 
 The file is mapped, so arrays lie where the file lies; nothing is reserved that the file does not hold. Depth costs no
 recursion, memo numbers are keys of a dict, and the number of opcodes is limited.
@@ -42,7 +42,7 @@ _PLAIN_TYPE = re.compile(r"[biufSUO]\d{1,9}")
 _CALLED = {op.code.encode("latin-1"): op.name for op in opcodes}
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """What is wrong with the file; ``read_pickle`` adds which."""
 
 
@@ -78,7 +78,7 @@ def read_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return _Reader(data).run()
-    except _Refused as error:
+    except _RefusedError as error:
         raise CacheError(
             f"{path}: {error}; only arrays of numbers and text in plain containers are read from a pickle, and nothing "
             "in it is run. If you trust it, take the arrays out yourself and save them with numpy.save"
@@ -96,7 +96,7 @@ class _Reader:
 
     def run(self) -> Any:
         if bytes(self.data[:1]) != b"\x80":
-            raise _Refused("not a pickle of protocol 2 to 5")
+            raise _RefusedError("not a pickle of protocol 2 to 5")
         for _ in range(MAX_OPCODES):
             code = bytes(self.take(1))
             if code == b".":
@@ -104,14 +104,14 @@ class _Reader:
                 return value
             step = _STEPS.get(code)
             if step is None:
-                raise _Refused(f"holds the opcode {_CALLED.get(code, code.hex())}, which plain arrays do not need")
+                raise _RefusedError(f"holds the opcode {_CALLED.get(code, code.hex())}, which plain arrays do not need")
             step(self)
-        raise _Refused(f"has more than {MAX_OPCODES} opcodes")
+        raise _RefusedError(f"has more than {MAX_OPCODES} opcodes")
 
     def take(self, count: int) -> memoryview:
         """The next bytes of the file, where they lie."""
         if count > len(self.data) - self.at:
-            raise _Refused("is cut short")
+            raise _RefusedError("is cut short")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -133,7 +133,7 @@ class _Reader:
 
     def last(self, count: int) -> list[Any]:
         if len(self.stack) < count:
-            raise _Refused("takes from an empty stack")
+            raise _RefusedError("takes from an empty stack")
         values = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return values
@@ -146,33 +146,33 @@ class _Reader:
     def name(self, module: Any, name: Any) -> None:
         kind = _NAMES.get(f"{module}.{name}") if isinstance(module, str) and isinstance(name, str) else None
         if kind is None:
-            raise _Refused(f"asks for {str(module)[:80]}.{str(name)[:80]}")
+            raise _RefusedError(f"asks for {str(module)[:80]}.{str(name)[:80]}")
         self.stack.append(_Name(kind))
 
     def line(self) -> str:
         """Text up to a line feed; names are short."""
         line, found, _ = bytes(self.data[self.at : self.at + 256]).partition(b"\n")
         if not found:
-            raise _Refused("names something of more than 256 characters")
+            raise _RefusedError("names something of more than 256 characters")
         self.at += len(line) + 1
         return line.decode("utf-8")
 
     def extend(self, values: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise _Refused("appends to what is no list")
+            raise _RefusedError("appends to what is no list")
         self.stack[-1].extend(values)
 
     def update(self, items: list[Any]) -> None:
         keys, values = items[::2], items[1::2]
         # only text: hashing tuples of tuples of tuples recurses
         if type(self.stack[-1]) is not dict or len(keys) != len(values) or not all(type(key) is str for key in keys):
-            raise _Refused("holds a dict whose keys are not all text")
+            raise _RefusedError("holds a dict whose keys are not all text")
         self.stack[-1].update(zip(keys, values, strict=True))
 
     def reduce(self) -> None:
         called, arguments = self.last(2)
         if not isinstance(called, _Name) or type(arguments) is not tuple:
-            raise _Refused("calls what is no name of numpy's")
+            raise _RefusedError("calls what is no name of numpy's")
         made: Any
         if called.kind == "reconstruct" and arguments and getattr(arguments[0], "kind", "") == "ndarray":
             made = _Unbuilt(None)
@@ -183,19 +183,19 @@ class _Reader:
         elif called.kind == "frombuffer" and arguments[3] in ("C", "F") and not any(arguments[4:]):
             made = _array(arguments[2], arguments[1], arguments[3] == "F", arguments[0])
         else:
-            raise _Refused(f"makes an array by {called.kind} in a way that numpy does not")
+            raise _RefusedError(f"makes an array by {called.kind} in a way that numpy does not")
         self.stack.append(made)
 
     def build(self) -> None:
         unbuilt, state = self.last(2)
         if not isinstance(unbuilt, _Unbuilt) or type(state) is not tuple:
-            raise _Refused("sets the state of what is no array")
+            raise _RefusedError("sets the state of what is no array")
         if unbuilt.dtype is None:
             _, shape, dtype, fortran, content = state
             made: Any = _array(shape, dtype, fortran is True, content)
         else:
             if any(part is not None for part in state[2:5]) or state[1] not in ("<", ">", "|", "="):
-                raise _Refused("holds an array of records")
+                raise _RefusedError("holds an array of records")
             made = unbuilt.dtype.newbyteorder(state[1])
         self.stack.append(made)
         if unbuilt.memo is not None:
@@ -204,19 +204,19 @@ class _Reader:
 
 def _named_type(name: Any) -> np.dtype:
     if type(name) is not str or not _PLAIN_TYPE.fullmatch(name):
-        raise _Refused(f"holds an array of type {str(name)[:40]!r}")
+        raise _RefusedError(f"holds an array of type {str(name)[:40]!r}")
     return np.dtype(name)
 
 
 def _array(shape: Any, dtype: Any, fortran: bool, content: Any) -> np.ndarray:
     plain = type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 8
     if not isinstance(dtype, np.dtype) or not plain or dtype.itemsize == 0:
-        raise _Refused("holds an array without a plain shape and type")
+        raise _RefusedError("holds an array without a plain shape and type")
     size = len(content) if isinstance(content, list | bytes | memoryview) else -1
     if size != math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize) or dtype.hasobject != (
         type(content) is list
     ):
-        raise _Refused(f"holds an array of shape {shape} and type {dtype} in {size} bytes")
+        raise _RefusedError(f"holds an array of shape {shape} and type {dtype} in {size} bytes")
     if dtype.hasobject:
         flat = np.empty(size, object)
         for i, value in enumerate(content):
@@ -231,10 +231,14 @@ def _push(value: Callable[[_Reader], Any]) -> Callable[[_Reader], None]:
     return lambda reader: reader.stack.append(value(reader))
 
 
+def _constant(value: Any) -> Callable[[_Reader], None]:
+    return lambda reader: reader.stack.append(value)
+
+
 def _protocol(reader: _Reader) -> None:
     version = reader.number("<B")
     if not 2 <= version <= 5:
-        raise _Refused(f"is a pickle of protocol {version}, expected 2 to 5")
+        raise _RefusedError(f"is a pickle of protocol {version}, expected 2 to 5")
 
 
 def _frame(reader: _Reader) -> None:
@@ -244,9 +248,9 @@ def _frame(reader: _Reader) -> None:
 _STEPS: dict[bytes, Callable[[_Reader], None]] = {
     b"\x80": _protocol,
     b"\x95": _frame,
-    b"N": _push(lambda r: None),
-    b"\x88": _push(lambda r: True),
-    b"\x89": _push(lambda r: False),
+    b"N": _constant(None),
+    b"\x88": _constant(True),
+    b"\x89": _constant(False),
     b"J": _push(lambda r: r.number("<i")),
     b"K": _push(lambda r: r.number("<B")),
     b"M": _push(lambda r: r.number("<H")),
@@ -259,9 +263,9 @@ _STEPS: dict[bytes, Callable[[_Reader], None]] = {
     b"C": _push(lambda r: r.counted("<B")),
     b"\x8e": _push(lambda r: r.counted("<Q")),
     b"\x96": _push(lambda r: r.counted("<Q")),
-    b"]": _push(lambda r: []),
-    b"}": _push(lambda r: {}),
-    b")": _push(lambda r: ()),
+    b"]": lambda r: r.stack.append([]),
+    b"}": lambda r: r.stack.append({}),
+    b")": _constant(()),
     b"(": lambda r: r.marks.append(len(r.stack)),
     b"t": _push(lambda r: tuple(r.marked())),
     b"l": _push(lambda r: r.marked()),

@@ -284,8 +284,7 @@ def load_table(
 
 
 def _know_places(text: Stream) -> bool:
-    """Whether tokens have their places in the transcript, as all do that mmser made; imported ones have states alone,
-    none of a special token."""
+    """Whether tokens know their places in the transcript: those of mmser do, imported ones are states alone."""
     return "start" in text.columns("token")
 
 
