@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_corpus import DURATIONS_S, IDS, TEXT, alignment, make_corpus, run
 
-from mmser.cache import Cache, Column, StreamWriter
+from mmser.cache import Cache, Column, StreamWriter, import_features, open_foreign
 from mmser.errors import ProtocolError
 from mmser.records import Kind
 from mmser.train.features import load_table, open_sources
@@ -152,3 +152,18 @@ def test_frames_alone_take_the_one_alignment(cache: Cache) -> None:
     assert sources.align.name == "align/textgrid"
     assert sources.align in sources.streams
     assert set(replace(sources, speech={}).without(["u1", "nobody"])) == {"nobody"}
+
+
+def test_imported_tokens_know_no_words(tmp_path: Path) -> None:
+    run(make_corpus(tmp_path), tmp_path / "cache", keep=("word",))
+    cache = Cache(tmp_path / "cache")
+    (tmp_path / "features").mkdir()
+    for uid in IDS:
+        np.save(tmp_path / "features" / f"{uid}.npy", np.zeros((3, 4), "f4"))
+    import_features(open_foreign(tmp_path / "features"), cache.path, "other", cache.manifest, granularity="token")
+    given = {"text": True, "speech_stream": None, "text_stream": "text/other"}
+    linked = open_sources(Cache(cache.path), ["word"], linked=True, **given)
+    with pytest.raises(ProtocolError, match=r"text/other was imported, and its tokens know no words"):
+        load_table(linked, IDS, [1], None, CPU)
+    table = load_table(open_sources(Cache(cache.path), ["word"], **given), IDS, [1], None, CPU)
+    assert table.streams["text"].offsets.diff().tolist() == [3] * len(IDS)

@@ -6,7 +6,6 @@ utterance's length lie zeros. "aligned" files have no lengths: all follow the to
 Ids are ``video$_$clip``, and become ``video_clip``, as ``mmser manifest`` has them. https://github.com/thuiar/MMSA
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ AUDIO: Final = "audio"
 TEXT: Final = "text"
 _MASKED: Final = "text_bert"
 _PARTS: Final = {"train": "train", "valid": "dev", "test": "test"}
+_MOST: Final = 100
+"""A rating beyond this is none (MOSI's and MOSEI's reach 3, SIMS's 1)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def open_mmsa(path: Path, key: str) -> Foreign:
 def _ids(part: Mapping[str, Any], where: str) -> list[str]:
     found = _listed(part.get("id"))
     if not found or not all(isinstance(uid, str) for uid in found):
-        raise CacheError(f"{where}: expected utterance ids as 'id'; it holds {', '.join(part) or 'nothing'}")
+        raise CacheError(f"{where}: expected utterance ids as 'id'; it holds {', '.join(list(part)[:20]) or 'nothing'}")
     return [str(uid).replace("$_$", "_") for uid in found]
 
 
@@ -138,7 +139,7 @@ def _rows(part: Mapping[str, Any], names: list[str], split: str) -> list[dict[st
         row = {"audio": f"Raw/{video}/{clip}.mp4", "speaker": video, "split": split}
         if i < len(texts) and isinstance(texts[i], str):
             row["text"] = " ".join(texts[i].split())
-        if i < len(ratings) and isinstance(ratings[i], int | float) and math.isfinite(ratings[i]):
+        if i < len(ratings) and isinstance(ratings[i], int | float) and abs(ratings[i]) <= _MOST:
             row["sentiment"] = f"{ratings[i]:g}"
             row["label"] = "negative" if ratings[i] < 0 else "positive" if ratings[i] > 0 else "neutral"
         if i < len(labels) and isinstance(labels[i], str) and labels[i]:

@@ -8,6 +8,7 @@ A cache is a folder of **streams**, one per thing extracted. A stream is a folde
       failed.csv                            what could not be extracted, with the reason
       speech/<encoder>/                     frame     layer states of every frame
       text/<encoder>/                       token     layer states of every token, its span and its word
+                                                      (imported: states alone)
       align/<aligner>/                      word, syllable, phone     segments in time; utterance: length, flags
       pooled/<encoder>@<aligner>/           word, syllable, phone, utterance     pooled layer states
       mel/<recipe>/                         frame     log-mel spectrogram, a frame every 10 ms
