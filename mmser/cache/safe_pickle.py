@@ -25,7 +25,7 @@ import numpy as np
 from mmser.errors import CacheError
 
 MAX_OPCODES: Final = 20_000_000
-"""Opcodes of a file at most: it bounds the objects that are made. An array takes about thirty."""
+"""Opcodes of a file at most: it bounds the objects that are made. An array alone in a dict takes 55 to 68."""
 
 _NAMES = {
     f"{core}.{name}": kind
