@@ -5,7 +5,7 @@ from mmser.errors import AlignmentError, CacheError
 from mmser.extract.align import ALIGNERS, Aligner, Failed, Spoken, Waiting, make_aligner
 from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
 from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
-from mmser.extract.decode import DecodedUnit, decode_units
+from mmser.extract.decode import DecodedUnit
 from mmser.extract.work import Meter, Work, pick_device, provenance, text_digest
 from mmser.records import Alignment
 from mmser.units import SAMPLE_RATE
@@ -39,7 +39,7 @@ def fill_alignments(work: Work) -> Stream:
             meter.show()
         if isinstance(aligner, Waiting):
             aligner.waiting = meter.show
-        for decoded in decode_units(units, work.utterances, options.jobs):
+        for decoded in work.decoders.units(units, work.utterances):
             for uid, reason in decoded.failures.items():
                 work.fail(uid, name, reason)
             alignments = _align(meter, aligner, decoded, texts)

@@ -11,7 +11,6 @@ from mmser.audio import Recording
 from mmser.cache import Column, StreamWriter, Unit
 from mmser.cache.shard_writer import ShardWriter
 from mmser.errors import AudioError
-from mmser.extract.decode import decode_units
 from mmser.extract.mel import LogMel
 from mmser.extract.opensmile_sets import OpenSmile
 from mmser.extract.options import NONE, Extraction
@@ -70,7 +69,7 @@ def fill_features(work: Work, features: Features) -> None:
         units = writer.plan(costs, SHARD_SECONDS, redo)
         meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
         with WriterThread(work) as thread:
-            for decoded in decode_units(units, work.utterances, work.options.jobs):
+            for decoded in work.decoders.units(units, work.utterances):
                 for uid, reason in decoded.failures.items():
                     work.fail(uid, name, reason)
                 found = _compute(meter, features, decoded.recordings)

@@ -69,9 +69,32 @@ def extract(
     if options.speech_model == options.text_model == options.aligner == options.opensmile == NONE and not options.mel:
         raise MmserError("nothing to extract: give --speech-model, --text-model, --align, --mel or --opensmile")
     work = Work(cache, {u.utterance_id: u for u in manifest.utterances()}, options, report, say)
+    with work.decoders:
+        aligned = _fill(work, manifest)
+    covered = None
+    if aligned is not None:
+        covered = coverage(Cache(cache), aligned.name)
+        write_coverage(covered, aligned.folder / COVERAGE_FILE)
+    return Summary(
+        len(work.utterances),
+        work.added,
+        work.failures,
+        tuple(work.notes),
+        None if aligned is None else sum(uid in aligned for uid in work.utterances),
+        covered,
+        sum(work.seconds.values()),
+        time.monotonic() - began,
+    )
+
+
+def _fill(work: Work, manifest: Manifest) -> Stream | None:
+    """Do all stages; the stream of alignments, where one was asked for."""
+    options = work.options
+    if options.speech_model != NONE or options.aligner != NONE or options.opensmile != NONE or options.mel:
+        work.decoders.start(len(work.utterances))  # they import what they need while the encoders load
     # What cannot be had must not be found out after an hour of aligning.
     text, speech, features = load_text(work), load_speech(work), load_features(options)
-    opened = _made(cache)
+    opened = _made(work.cache)
     before = opened.failures
     aligned: Stream | None = None
     try:
@@ -86,20 +109,7 @@ def extract(
     finally:  # a stage that stops leaves what is finished usable
         _keep_manifest(manifest, opened)
         write_failures(opened.failures_path, {**_unmended(opened, before), **work.failures})
-    covered = None
-    if aligned is not None:
-        covered = coverage(opened, aligned.name)
-        write_coverage(covered, aligned.folder / COVERAGE_FILE)
-    return Summary(
-        len(work.utterances),
-        work.added,
-        work.failures,
-        tuple(work.notes),
-        None if aligned is None else sum(uid in aligned for uid in work.utterances),
-        covered,
-        sum(work.seconds.values()),
-        time.monotonic() - began,
-    )
+    return aligned
 
 
 def _made(cache: Path) -> Cache:

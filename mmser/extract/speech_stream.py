@@ -13,7 +13,6 @@ from mmser.cache import Column, Stream, StreamWriter, Unit, stream_folder_name
 from mmser.cache.shard_writer import ShardWriter
 from mmser.extract.alignments import Spans, read_spans
 from mmser.extract.batches import Batches, default_batch_seconds
-from mmser.extract.decode import decode_units
 from mmser.extract.loading import measure_drift, pick_layers
 from mmser.extract.options import NONE
 from mmser.extract.speech import SpeechEncoder, load_speech_encoder
@@ -99,7 +98,7 @@ def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: 
 def _lower(work: Work, encoder: SpeechEncoder, layers: list[int]) -> str:
     """Lower the encoder's precision, and say what that does to the states of the manifest's first utterances."""
     first = dict(list(work.utterances.items())[:DRIFT_UTTERANCES])
-    (decoded,) = decode_units([Unit(0, tuple(first))], first, work.options.jobs)
+    (decoded,) = work.decoders.units([Unit(0, tuple(first))], first)
     samples = [r.samples[: int(DRIFT_SECONDS * SAMPLE_RATE)] for r in decoded.recordings.values()]
     exact = [encoder.states([s], layers)[0][:, 0] for s in samples]
     encoder.compute_in(work.options.compute)
@@ -127,7 +126,7 @@ def _fill(job: _Job) -> None:
     units = [Unit(i, ids) for i, ids in enumerate(todo)]
     meter = Meter(work, "speech", sum(len(unit.utterance_ids) for unit in units))
     with WriterThread(work) as thread:
-        for decoded in decode_units(units, work.utterances, work.options.jobs):
+        for decoded in work.decoders.units(units, work.utterances):
             ids = decoded.unit.utterance_ids
             numbers = todo[ids]
             for uid, reason in decoded.failures.items():

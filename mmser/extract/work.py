@@ -15,7 +15,7 @@ import torch
 from mmser import __version__
 from mmser.cache import Stream, Unit
 from mmser.errors import CacheError, MmserError
-from mmser.extract.decode import decode_units, durations
+from mmser.extract.decode import Decoders
 from mmser.extract.options import Extraction
 from mmser.records import Utterance
 
@@ -52,6 +52,11 @@ class Work:
     """Duration of the utterances looked at, from their headers."""
     audio_digests: dict[str, str] = field(default_factory=dict)
     """Today's digest of every recording; filled only where asked to refresh."""
+    decoders: Decoders = field(init=False)
+    """Whoever made this closes them."""
+
+    def __post_init__(self) -> None:
+        self.decoders = Decoders(self.options.jobs)
 
     def fail(self, utterance_id: str, stream: str, reason: str) -> None:
         """Note that an utterance is left out of a stream."""
@@ -115,9 +120,7 @@ class Work:
     def look_at_audio(self, uids: Iterable[str], *streams: str) -> dict[str, float]:
         """Durations of utterances, asked of each file once; those without become failures of the streams."""
         uids = list(uids)
-        found, failures = durations(
-            (self.utterances[uid] for uid in uids if uid not in self.seconds), self.options.jobs
-        )
+        found, failures = self.decoders.durations(self.utterances[uid] for uid in uids if uid not in self.seconds)
         self.seconds.update(found)
         for uid, reason in failures.items():
             for stream in streams:
@@ -129,7 +132,7 @@ class Work:
         if self.options.refresh and not self.audio_digests:
             every = list(self.utterances)
             units = [Unit(i, tuple(every[i : i + 64])) for i in range(0, len(every), 64)]
-            for decoded in decode_units(units, self.utterances, self.options.jobs):
+            for decoded in self.decoders.units(units, self.utterances):
                 self.audio_digests.update({uid: r.digest for uid, r in decoded.recordings.items()})
         return self.audio_digests
 

@@ -106,7 +106,7 @@ class AlignerOptions:
     device: str = "auto"
     """Where models of torch run: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     jobs: int | None = None
-    """Processes that align and threads that decode; None: one a core."""
+    """Processes that align, and as many that decode; None: one a core."""
 
     def __post_init__(self) -> None:
         if self.aligner != NONE and self.aligner not in ALIGNERS:
