@@ -63,7 +63,8 @@ def test_what_comes_out_of_a_process_is_what_went_in(tmp_path: Path, decoders: D
 def test_a_process_imports_little_and_only_what_this_process_would(tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the folder we are in')")
     code = (
-        f"import os, sys; sys.path[:] = {[p for p in sys.path if p]}; import mmser.extract.decode as decode; os.chdir({str(tmp_path)!r});"
+        f"import os, sys; sys.path[:] = {[p for p in sys.path if p]}; import mmser.extract.decode as decode;"
+        f"os.chdir({str(tmp_path)!r});"
         "decode._START = decode._START.replace('.serve()', '');"
         "decode._START += '; print(sorted({m.split(chr(46))[0] for m in sys.modules}), file=sys.stderr)';"
         "one = decode.Decoders(1); one.start(1); one._idle[0]._process.communicate(b'')"

@@ -372,6 +372,25 @@ def test_a_textgrid_that_comes_later_gives_words_when_refreshed(tmp_path: Path) 
     assert np.diff(pooled.packed("word", "segment", utterances=["u0", "u1", "u2"]).offsets).tolist() == [3, 3, 3]
 
 
+def test_an_edited_textgrid_is_noted_and_redone_when_refreshed(tmp_path: Path) -> None:
+    corpus, path = make_corpus(tmp_path, IDS[:3]), tmp_path / "cache"
+    run(corpus, path, text_model="none")
+    before = Cache(path).stream(POOLED).packed("word", utterances=["u2"]).values
+    edited = tmp_path / "textgrid" / "u2.TextGrid"
+    words, phones = edited.read_text().split("item [2]")
+    edited.write_text(words.replace("0.22 ", "0.24 ") + "item [2]" + phones)
+    summary = run(corpus, path, text_model="none")
+    assert summary.added == {}
+    assert [n for n in summary.notes if n.startswith(f"{ALIGNED}: 1 utterances have changed") and "'u2'" in n]
+    summary = run(corpus, path, text_model="none", refresh=True)
+    assert summary.added == {ALIGNED: 1, POOLED: 1}
+    aligned, pooled = Cache(path).stream(ALIGNED), Cache(path).stream(POOLED)
+    assert 0.24 in aligned.packed("word", "start_s", utterances=["u2"]).values
+    assert pooled.digests("alignment") == aligned.digests("alignment")
+    assert not np.array_equal(pooled.packed("word", utterances=["u2"]).values, before)
+    assert run(corpus, path, text_model="none", refresh=True).added == {}
+
+
 # --- recipes
 
 

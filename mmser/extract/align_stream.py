@@ -2,7 +2,7 @@
 
 from mmser.cache import Cache, Stream, StreamWriter
 from mmser.errors import AlignmentError, CacheError
-from mmser.extract.align import ALIGNERS, Aligner, Failed, Spoken, Waiting, make_aligner
+from mmser.extract.align import ALIGNERS, Aligner, Failed, FromFiles, Spoken, Waiting, make_aligner
 from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
 from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit
@@ -27,7 +27,8 @@ def fill_alignments(work: Work) -> Stream:
         if len(writer.stream) and ABOUT not in writer.stream.granularities:
             raise CacheError(f"{writer.folder} was made by an older mmser; delete it, and it is aligned again")
         digests = {uid: text_digest(text) for uid, text in texts.items()}
-        redo = work.stale(writer.stream, {"text": digests, "audio": work.digest_audio()})
+        files = _files_now(aligner, writer.stream)
+        redo = work.stale(writer.stream, {"text": digests, "audio": work.digest_audio(), "file": files})
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
         for uid in pending:
             if uid not in texts and (uid, name) not in work.failures:
@@ -44,12 +45,20 @@ def fill_alignments(work: Work) -> Stream:
                 work.fail(uid, name, reason)
             alignments = _align(meter, aligner, decoded, texts)
             if alignments:
-                _write(writer, decoded, alignments, texts)
+                _write(writer, aligner, decoded, alignments, texts)
                 work.wrote(name, len(alignments))
             meter.done += len(decoded.unit.utterance_ids)
             meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
             meter.show()
     return Cache(work.cache).stream(name)
+
+
+def _files_now(aligner: Aligner, stream: Stream) -> dict[str, str]:
+    """Today's digests of the files that alignments were taken from, where it is known what they were then."""
+    if not isinstance(aligner, FromFiles):
+        return {}
+    now = {uid: aligner.file_digest(uid) for uid, then in stream.digests("file").items() if then}
+    return {uid: digest for uid, digest in now.items() if digest is not None}
 
 
 def _english(work: Work, name: str, texts: dict[str, str]) -> dict[str, str]:
@@ -91,13 +100,17 @@ def _align(meter: Meter, aligner: Aligner, decoded: DecodedUnit, texts: dict[str
     return alignments
 
 
-def _write(writer: StreamWriter, decoded: DecodedUnit, alignments: list[Alignment], texts: dict[str, str]) -> None:
+def _write(
+    writer: StreamWriter, aligner: Aligner, decoded: DecodedUnit, alignments: list[Alignment], texts: dict[str, str]
+) -> None:
     ids = [alignment.utterance_id for alignment in alignments]
     sources = {
         "audio": [decoded.recordings[uid].digest for uid in ids],
         "text": [text_digest(texts[uid]) for uid in ids],
         "alignment": [alignment_digest(alignment) for alignment in alignments],
     }
+    if isinstance(aligner, FromFiles):
+        sources["file"] = [aligner.file_digest(uid) or "" for uid in ids]
     durations_s = [len(decoded.recordings[uid].samples) / SAMPLE_RATE for uid in ids]
     tables, values = alignment_tables(alignments, durations_s, [texts[uid] for uid in ids])
     with writer.shard(decoded.unit.number, ids, sources, tables) as shard:

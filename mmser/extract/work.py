@@ -98,7 +98,7 @@ class Work:
 
         Args:
             stream: the stream as it is.
-            now: for each source (audio, text, alignment), today's digests by utterance.
+            now: for each source (audio, text, alignment, file), today's digests by utterance.
 
         Returns:
             Those to redo: all that changed where asked to refresh, else none, and a note says how many changed.

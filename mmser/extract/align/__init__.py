@@ -6,6 +6,7 @@ this package costs nothing. A new aligner is one file and one entry in :data:`AL
 a field of :class:`AlignerOptions`, named in its entry.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -141,6 +142,29 @@ class Waiting(Protocol):
 
     waiting: Callable[[int], object]
     """Called about once a second meanwhile, with how many utterances are aligned so far; may raise to stop it."""
+
+
+@runtime_checkable
+class FromFiles(Protocol):
+    """An aligner that takes alignments from files, which may be edited when audio and text stay the same."""
+
+    def file_digest(self, utterance_id: str) -> str | None:
+        """SHA-256 of the utterance's file or files, in hex; None where there is none, or no telling which."""
+        ...
+
+
+def digest_files(paths: Iterable[Path]) -> str | None:
+    """SHA-256 of files, in hex, in the order given; None where there are none or one cannot be read."""
+    digest, any_read = hashlib.sha256(), False
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError:  # whoever reads it for its content says so
+            return None
+        digest.update(f"{path.suffix}\0{len(content)}\0".encode())
+        digest.update(content)
+        any_read = True
+    return digest.hexdigest() if any_read else None
 
 
 def _make_pocketsphinx(options: AlignerOptions) -> Aligner:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import Failed, Spoken, digest_files
 from mmser.extract.align.syllables import syllables_of
 from mmser.extract.align.words import match_words
 from mmser.records import Alignment, Kind, Segment
@@ -159,6 +159,11 @@ class IemocapAligner:
                 yield self._align(one)
             except AlignmentError as error:
                 yield Failed(one.utterance_id, f"utterance {one.utterance_id!r}: {error}")
+
+    def file_digest(self, utterance_id: str) -> str | None:
+        """SHA-256 of the utterance's files, in hex; None where there are none."""
+        paths = (self._paths.get((utterance_id, suffix)) for suffix in _SUFFIXES.values())
+        return digest_files(path for path in paths if path is not None)
 
     def _align(self, spoken: Spoken) -> Alignment:
         duration_s = len(spoken.samples) / SAMPLE_RATE

@@ -12,7 +12,7 @@ from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.textgrid import Textgrid
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import Failed, Spoken, digest_files
 from mmser.extract.align.praat import Interval, Tier, read_tiers
 from mmser.extract.align.syllables import syllables_of
 from mmser.extract.align.words import match_words, spoken_words
@@ -268,6 +268,11 @@ class TextGridAligner:
                 yield self._align(one)
             except AlignmentError as error:
                 yield Failed(one.utterance_id, f"utterance {one.utterance_id!r}: {error}")
+
+    def file_digest(self, utterance_id: str) -> str | None:
+        """SHA-256 of the utterance's TextGrid, in hex; None where there is none, or several."""
+        paths = self._paths.get(utterance_id, [])
+        return digest_files(paths) if len(paths) == 1 else None
 
     def _align(self, spoken: Spoken) -> Alignment:
         paths = self._paths.get(spoken.utterance_id, [])
