@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,22 @@ def test_killed_at_fifty_random_moments_it_ends_in_the_same_bytes(corpus: Path, 
     assert found["killed"] == 50
     assert found["finished"] >= 1
     assert len(found["left"]) >= 5, f"the kills did not fall all over the work: {found}"
+
+
+# --- memory
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="both begin alike where a process can be forked")
+def test_ten_times_the_utterances_take_the_same_memory(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("memory_harness.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "200"],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    few, many = json.loads(done.stdout.splitlines()[-1])
+    # 6 % are some 14 kB an utterance: its samples alone take 32, its states 10
+    assert many <= 1.06 * few, f"{few / 1000:.0f} MB for 200 utterances, {many / 1000:.0f} MB for 2,000"
 
 
 # --- too little memory on the device
@@ -226,7 +243,53 @@ def test_a_disk_that_fills_up_stops_with_one_message_and_goes_on_later(
     assert sorted(Cache(cache).stream(FRAMES).utterance_ids) == IDS
 
 
+def test_a_folder_that_becomes_read_only_stops_with_one_message_and_loses_nothing(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmser.extract.work.shutil", disk_of(10**12))
+    some, corpus = make_corpus(tmp_path / "some", IDS[:3]), make_corpus(tmp_path / "all")
+    arguments = ["--cache", small_disk / "cache", "--speech-model", "builtin:tiny", "--text-model", "builtin:tiny",
+                 "--device", "cpu", "--jobs", "1"]  # fmt: skip
+    assert mmser("extract", some, *arguments).exit_code == 0
+    before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    if subprocess.run(remount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a file system that becomes read-only needs the right to mount it anew")
+    result = mmser("extract", corpus, *arguments)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: Read-only file system ({small_disk}/cache/")
+    assert line.endswith("make room or choose another folder, and run the same command again")
+    assert {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()} == before
+    fresh = mmser("extract", corpus, *arguments, "--cache", small_disk / "another")
+    assert fresh.exit_code == 1
+    assert fresh.stderr.startswith(f"Error: {small_disk}/another: a cache is a folder, and this one cannot be made")
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert mmser("extract", corpus, *arguments).exit_code == 0
+    assert sorted(Cache(small_disk / "cache").stream(TOKENS).utterance_ids) == IDS
+
+
 # --- the thread that writes
+
+
+def within(seconds: float, work: Callable[[], None]) -> None:
+    """Do something that may hang where it is broken, and fail then."""
+    ends: list[BaseException | None] = []
+
+    def run_to_its_end() -> None:
+        try:
+            work()
+        except BaseException as error:
+            ends.append(error)
+        else:
+            ends.append(None)
+
+    thread = threading.Thread(target=run_to_its_end, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert ends, f"no end after {seconds} s"
+    if ends[0] is not None:
+        raise ends[0]
 
 
 def opened(writer: StreamWriter, number: int, ids: list[str]):  # type: ignore[no-untyped-def]
@@ -261,8 +324,12 @@ def test_an_error_of_the_writer_surfaces_while_the_stage_is_at_work(tmp_path: Pa
         shard = opened(writer, 0, list(items))
         return [shard], tasks(shard)
 
-    with pytest.raises(OSError, match="Input/output error"), WriterThread(work_in(tmp_path)) as thread:
-        thread.fill(["text/x"], {"a": 1}, make)
+    def fill() -> None:
+        with WriterThread(work_in(tmp_path)) as thread:
+            thread.fill(["text/x"], {"a": 1}, make)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        within(60, fill)
     assert made <= AHEAD + 3
     assert not list(tmp_path.rglob("*.tmp"))
     assert not list(tmp_path.rglob("*.h5"))

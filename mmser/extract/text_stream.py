@@ -17,6 +17,8 @@ from mmser.extract.writing import Task, WriterThread, check_storable, fetch, pea
 
 BATCH_TOKENS = 4096
 """Padded tokens in a batch."""
+SHARD_TOKENS = 16_384
+"""Tokens in a shard at most, so that a large corpus takes no more memory than a small one: 25 MB of one layer of BERT."""
 DRIFT_TRANSCRIPTS = 32
 """The manifest's first, on which lower precision is compared with float32."""
 _COLUMNS = ("token_id", "start", "end", "word")
@@ -51,7 +53,7 @@ def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
             except EncoderError as error:
                 work.fail(uid, name, str(error))
         row = len(layers) * encoder.dim * ITEMSIZE[options.dtype]
-        units = writer.plan({uid: float(n) for uid, n in lengths.items()}, SHARD_BYTES / row, redo)
+        units = writer.plan({uid: float(n) for uid, n in lengths.items()}, min(SHARD_TOKENS, SHARD_BYTES / row), redo)
         total = sum(len(unit.utterance_ids) for unit in units)
         num_tokens = sum(lengths[uid] for unit in units for uid in unit.utterance_ids)
         work.announce({name: float(num_tokens * (row + 4 * len(_COLUMNS)))})
