@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mmser.audio import read_audio
 from mmser.cache import Cache
 from mmser.errors import CacheError, MmserError
 from mmser.extract.mel import LogMel
+from mmser.extract.work import Work
 from mmser.units import SAMPLE_RATE
 
 MEL, SMILE = "mel/cnn14", "opensmile/egemaps"
@@ -187,3 +189,21 @@ def test_nothing_to_extract_names_the_new_streams(corpus: Path, tmp_path: Path) 
         run(corpus, tmp_path / "c", **ALONE)
     with pytest.raises(MmserError, match="--opensmile compare: expected one of egemaps, none"):
         run(corpus, tmp_path / "c", opensmile="compare", **ALONE)
+
+
+@pytest.mark.parametrize("asked", [{"mel": True}, {"opensmile": "egemaps"}])
+def test_what_will_be_written_is_said_beforehand(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    if "opensmile" in asked:
+        pytest.importorskip("opensmile")
+    sizes: dict[str, float] = {}
+    monkeypatch.setattr(Work, "announce", lambda self, said: sizes.update(said))
+    run(corpus, tmp_path, **ALONE, **asked)
+    ((name, stream),) = Cache(tmp_path).streams.items()
+    written = sum(
+        shard.array(f"{granularity}/states").nbytes for shard in stream.shards for granularity in shard.granularities
+    )
+    assert written <= sizes[name]
+    # openSMILE leaves out up to its window of 60 ms at the end
+    assert sizes[name] - written <= (0 if "mel" in asked else len(IDS) * 7 * 25 * 4)

@@ -176,7 +176,7 @@ def test_what_will_be_written_is_said_beforehand_to_the_byte(corpus: Path, tmp_p
     said: list[str] = []
     work = Work(tmp_path, {}, Extraction(), lambda *_: None, said.append)
     work.announce({"a": 1.5e6, "b": 0})
-    assert said[0].startswith("To be written: a 0.0015 GB (")
+    assert said[0].startswith("To be written by this stage: a 0.0015 GB (")
     sizes: dict[str, float] = {}
     original = Work.announce
     with pytest.MonkeyPatch.context() as patch:

@@ -34,6 +34,10 @@ class Features(Protocol):
     columns: dict[str, Column]
     """How the features are stored, by granularity."""
 
+    def num_rows(self, num_samples: int) -> dict[str, int]:
+        """Rows of one utterance at most, by granularity."""
+        ...
+
     def compute(self, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Features (rows, dim) of one utterance, by granularity.
 
@@ -67,6 +71,8 @@ def fill_features(work: Work, features: Features) -> None:
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
         costs = work.look_at_audio(pending, name)
         units = writer.plan(costs, SHARD_SECONDS, redo)
+        lengths = [costs[uid] for unit in units for uid in unit.utterance_ids]
+        work.announce({name: sum(_num_bytes(features, seconds) for seconds in lengths)})
         meter = Meter(work, name, sum(len(unit.utterance_ids) for unit in units))
         with WriterThread(work) as thread:
             for decoded in work.decoders.units(units, work.utterances):
@@ -77,6 +83,12 @@ def fill_features(work: Work, features: Features) -> None:
                 meter.done += len(decoded.unit.utterance_ids)
                 meter.seconds += sum(costs[uid] for uid in decoded.unit.utterance_ids)
                 meter.show()
+
+
+def _num_bytes(features: Features, seconds: float) -> float:
+    """Bytes that the features of an utterance take at most."""
+    rows = features.num_rows(int(seconds * SAMPLE_RATE + 0.5))
+    return float(sum(rows[g] * c.dim * np.dtype(c.dtype).itemsize for g, c in features.columns.items()))
 
 
 def _compute(

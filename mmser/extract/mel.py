@@ -69,6 +69,10 @@ class LogMel:
             mel_scale="slaney",
         )
 
+    def num_rows(self, num_samples: int) -> dict[str, int]:
+        """Frames of one utterance."""
+        return {"frame": self.setup.num_frames(num_samples)}
+
     def compute(self, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Frames (1 + num_samples // 160, 64) in decibels."""
         setup = self.setup

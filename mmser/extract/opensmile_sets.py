@@ -60,6 +60,10 @@ class OpenSmile:
         }
         self.columns = {g: Column("<f4", layers=1, dim=len(names)) for g, names in self.names.items()}
 
+    def num_rows(self, num_samples: int) -> dict[str, int]:
+        """A frame begins every 10 ms at most; openSMILE leaves out those at the end that are not whole."""
+        return {"frame": 1 + 100 * num_samples // SAMPLE_RATE, "utterance": 1}
+
     def compute(self, samples: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Descriptors (frames, 25) and functionals (1, 88).
 

@@ -18,7 +18,7 @@ from mmser.extract.writing import Task, WriterThread, check_storable, fetch, pea
 BATCH_TOKENS = 4096
 """Padded tokens in a batch."""
 SHARD_TOKENS = 16_384
-"""Tokens in a shard at most, so that a large corpus takes no more memory than a small one: 25 MB of one layer of BERT."""
+"""Tokens in a shard at most, so that memory does not grow with the corpus: 25 MB of one layer of BERT."""
 DRIFT_TRANSCRIPTS = 32
 """The manifest's first, on which lower precision is compared with float32."""
 _COLUMNS = ("token_id", "start", "end", "word")

@@ -87,7 +87,7 @@ class Work:
                 "GB are needed with a margin. Keep fewer layers (--layers, --text-layers) or granularities (--keep), "
                 "make room, or give a --cache on another disk"
             )
-        self.say(f"To be written: {parts} ({free / 1e9:.3g} GB free)")
+        self.say(f"To be written by this stage: {parts} ({free / 1e9:.3g} GB free)")
 
     def texts(self) -> dict[str, str]:
         """The transcripts that there are."""
