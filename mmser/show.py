@@ -87,7 +87,8 @@ def _stopping(shown: Meter) -> Iterator[None]:
 
     def ask(_signal: int, _frame: object) -> None:
         shown.stop = True
-        signal.signal(signal.SIGINT, before)
+        # Not what was there before: a script's background job starts with the signal ignored, and could not be stopped.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.write(2, b"Stopping after this batch; once more stops at once.\n")
 
     signal.signal(signal.SIGINT, ask)
