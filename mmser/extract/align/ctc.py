@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import transformers
 from numpy.typing import NDArray
 
 from mmser.errors import AlignmentError, EncoderError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import Closing, Failed, Spoken
 from mmser.extract.align.ctc_path import best_path, fewest_frames
 from mmser.extract.align.words import SpokenWord, spoken_words
 from mmser.extract.loading import load, load_model, parse_source, weights_digest
@@ -45,7 +44,7 @@ class CtcSettings:
     """A recording whose peak is below this, one step of 16 bits, holds no signal."""
 
 
-class CtcAligner:
+class CtcAligner(Closing):
     """Forced alignment of words with a transformers model for CTC."""
 
     name = "ctc"
@@ -229,14 +228,3 @@ class CtcAligner:
             assert len(logits) == last - first, f"{len(logits)} frames where {last - first} were expected"
             pieces.append(torch.log_softmax(logits[begin - first : end - first], dim=-1).cpu().numpy())
         return np.concatenate(pieces)
-
-    def close(self) -> None:
-        """Nothing to stop: the model runs in this process."""
-
-    def __enter__(self) -> "CtcAligner":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

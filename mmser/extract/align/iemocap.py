@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken, digest_files
+from mmser.extract.align import Closing, Failed, Spoken, digest_files
 from mmser.extract.align.syllables import syllables_of
 from mmser.extract.align.words import match_words
 from mmser.records import Alignment, Kind, Segment
@@ -111,7 +110,7 @@ def _parent(row: _Row, words: list[Segment]) -> int:
     return next((i for i, word in enumerate(words) if word.start_s <= middle < word.end_s), -1)
 
 
-class IemocapAligner:
+class IemocapAligner(Closing):
     """Takes alignments from the folder of the IEMOCAP release."""
 
     name = "iemocap"
@@ -197,14 +196,3 @@ class IemocapAligner:
     def _rows(self, utterance_id: str, tier: str, duration_s: float) -> list[_Row]:
         path = self._paths.get((utterance_id, _SUFFIXES[tier]))
         return read_segments(path, duration_s) if path is not None else []
-
-    def close(self) -> None:
-        """Nothing to stop: files are read in this process."""
-
-    def __enter__(self) -> "IemocapAligner":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
-from types import TracebackType
 
 import soundfile
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import Closing, Failed, Spoken
 from mmser.extract.align.mfa_program import Finished, Models, align_command, call, check_usable, split_command
 from mmser.extract.align.textgrid import TextGridSettings, read_textgrid
 from mmser.extract.align.words import spoken_words
@@ -41,7 +40,7 @@ class MfaSettings:
     patience_per_second: float = 10.0
 
 
-class MfaAligner:
+class MfaAligner(Closing):
     """Runs ``mfa`` over what it is given."""
 
     name = "mfa"
@@ -154,17 +153,6 @@ class MfaAligner:
         scores = read_scores(output / "alignment_analysis.csv")
         paths = {path.stem: path for path in _textgrids(output)}
         return finished, {n: (paths[n], scores.get(n, math.nan)) for n in spoken if n in paths}
-
-    def close(self) -> None:
-        """Nothing to stop: every run of MFA ends before its results are given."""
-
-    def __enter__(self) -> "MfaAligner":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_corpus(spoken: dict[str, Spoken], folder: Path, *, english: bool) -> None:

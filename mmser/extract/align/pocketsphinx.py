@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 
 from pocketsphinx import get_model_path
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken
+from mmser.extract.align import Closing, Failed, Spoken
 from mmser.extract.align.lexicon import Lexicon, read_lexicon
 from mmser.extract.align.sphinx_utterance import SphinxSettings, UtteranceAligner
 from mmser.extract.align.workers import Workers
@@ -48,7 +47,7 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-class PocketSphinxAligner:
+class PocketSphinxAligner(Closing):
     """English forced alignment with PocketSphinx's embedded model, in several processes."""
 
     name = "pocketsphinx"
@@ -105,11 +104,3 @@ class PocketSphinxAligner:
     def close(self) -> None:
         """Stop the worker processes."""
         self._workers.close()
-
-    def __enter__(self) -> "PocketSphinxAligner":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

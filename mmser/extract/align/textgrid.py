@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 
 from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.textgrid import Textgrid
 
 from mmser.errors import AlignmentError
-from mmser.extract.align import Failed, Spoken, digest_files
+from mmser.extract.align import Closing, Failed, Spoken, digest_files
 from mmser.extract.align.praat import Interval, Tier, read_tiers
 from mmser.extract.align.syllables import syllables_of
 from mmser.extract.align.words import match_words, spoken_words
@@ -228,7 +227,7 @@ def write_textgrid(alignment: Alignment, duration_s: float, path: Path) -> None:
         raise AlignmentError(f"{path} cannot be written: {error.strerror}") from error
 
 
-class TextGridAligner:
+class TextGridAligner(Closing):
     """Takes alignments from a folder of ``<utterance_id>.TextGrid``, at any depth."""
 
     name = "textgrid"
@@ -284,14 +283,3 @@ class TextGridAligner:
         return read_textgrid(
             paths[0], spoken.utterance_id, duration_s=duration_s, text=spoken.text, settings=self._settings
         )
-
-    def close(self) -> None:
-        """Nothing to stop: files are read in this process."""
-
-    def __enter__(self) -> "TextGridAligner":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
