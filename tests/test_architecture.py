@@ -26,12 +26,18 @@ LAYERS = {
     "mmser.corpora": 4,
     "mmser.extract": 4,
     "mmser.train": 4,
-    "mmser.demo": 5,
+    "mmser.ablate": 5,
     "mmser.doctor": 5,
     "mmser.show": 5,
-    "mmser.commands": 6,
-    "mmser.cli": 7,
-    "mmser.__main__": 8,
+    "mmser.transcribe": 5,
+    "mmser.predict": 6,
+    "mmser.publish": 6,
+    "mmser.report": 6,
+    "mmser.api": 7,
+    "mmser.demo": 7,
+    "mmser.commands": 8,
+    "mmser.cli": 9,
+    "mmser.__main__": 10,
 }
 
 
