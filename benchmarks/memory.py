@@ -1,7 +1,9 @@
 """Peak memory of extraction as a corpus grows: every size in a process of its own, streams and all.
 
 Synthetic utterances of half a second (noise, one file a hundred utterances), built-in encoders, all granularities that
-need no alignment, and frames. Peak resident memory is what the operating system says of the ended process.
+need no alignment, and frames. Peak resident memory is what the operating system says of the ended process. Shards are
+small, so that every size fills many of them in every stream: a corpus smaller than a shard needs less memory than one
+shard does, and that is no growth.
 
     python benchmarks/memory.py                        # 200, 2,000: half a minute
     python benchmarks/memory.py --sizes 2000 20000     # some minutes
@@ -28,12 +30,13 @@ SECONDS = 0.5
 EXTRACT = """
 import resource, sys
 from pathlib import Path
-import mmser.extract.speech_stream as stream
+import mmser.extract.speech_stream as speech
+import mmser.extract.text_stream as text
 from mmser.extract.options import Extraction
 from mmser.extract.run import extract
 from mmser.manifest import read_manifest
 
-stream.SHARD_SECONDS = float(sys.argv[3])
+speech.SHARD_SECONDS, text.SHARD_TOKENS = float(sys.argv[3]), int(sys.argv[4])
 options = Extraction(speech_model="builtin:tiny", text_model="builtin:tiny", keep=("frame", "utterance"), device="cpu")
 summary = extract(read_manifest(Path(sys.argv[1])), Path(sys.argv[2]), options)
 assert not summary.failures
@@ -58,11 +61,12 @@ def make_corpus(folder: Path, number: int) -> Path:
     return folder / "corpus.csv"
 
 
-def peak_bytes(number: int, shard_seconds: float) -> int:
+def peak_bytes(number: int, shard_seconds: float, shard_tokens: int) -> int:
     """Peak resident memory of an extraction of so many utterances."""
     with tempfile.TemporaryDirectory() as name:
         corpus = make_corpus(Path(name), number)
-        command = [sys.executable, "-c", EXTRACT, str(corpus), str(Path(name) / "cache"), str(shard_seconds)]
+        shards = [str(shard_seconds), str(shard_tokens)]
+        command = [sys.executable, "-c", EXTRACT, str(corpus), str(Path(name) / "cache"), *shards]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
@@ -73,12 +77,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--shard-seconds", type=float, default=60.0, help="audio in a shard; mmser's own is 1800")
+    parser.add_argument("--shard-tokens", type=int, default=1000, help="tokens in a shard; mmser's own is 16,384")
     given = parser.parse_args()
-    peaks = {number: peak_bytes(number, given.shard_seconds) for number in given.sizes}
+    peaks = {number: peak_bytes(number, given.shard_seconds, given.shard_tokens) for number in given.sizes}
     first = peaks[given.sizes[0]]
     for number, peak in peaks.items():
         print(f"{number:8} utterances {peak / 1e6:8.1f} MB {peak / first:6.3f} of the first")
-    print(json.dumps({"shard_seconds": given.shard_seconds, "peak_bytes": peaks}))
+    print(json.dumps({"shard_seconds": given.shard_seconds, "shard_tokens": given.shard_tokens, "peak_bytes": peaks}))
 
 
 if __name__ == "__main__":
