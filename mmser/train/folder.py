@@ -32,7 +32,7 @@ from mmser.heads.store import load_head
 from mmser.train.choose import Chosen
 from mmser.train.features import Sources
 from mmser.train.options import Experiment
-from mmser.train.plan import Run, Trained
+from mmser.train.plan import Epoch, Run, Trained
 
 
 @contextmanager
@@ -110,15 +110,28 @@ def load_trained(folder: Path, run: Run) -> Trained | None:
         MmserError: its files are damaged.
     """
     path = folder / "heads" / run.name
-    if not (path / "config.json").exists():
-        return None
+    return trained_of(path, run) if (path / "config.json").exists() else None
+
+
+def trained_of(path: Path, run: Run) -> Trained:
+    """What ``run`` came to, from the folder of a head that is its.
+
+    Raises:
+        MmserError: its files are damaged.
+    """
     head, config = load_head(path)
     score = math.nan if config["dev_score"] is None else config["dev_score"]
-    return Trained(run, head.state_dict(), config["best_epoch"], score, history=(), diverged=config["diverged"])
+    history = tuple(
+        Epoch(
+            epoch["epoch"], *(math.nan if epoch[name] is None else epoch[name] for name in ("train_loss", "dev_score"))
+        )
+        for epoch in config["history"]
+    )
+    return Trained(run, head.state_dict(), config["best_epoch"], score, history, diverged=config["diverged"])
 
 
 def facts_of(trained: Trained) -> dict[str, Any]:
-    """What is kept beside a head: the half of it that :func:`load_trained` needs, and its history."""
+    """What is kept beside a head of how it was trained: what :func:`trained_of` reads."""
     return {
         "best_epoch": trained.best_epoch,
         "dev_score": trained.dev_score if trained.best_epoch else None,  # NaN is no JSON

@@ -30,6 +30,9 @@ class Part:
     cells: list[tuple[int, int]]
     """Fold and trial of each run, by number."""
     runs: list[Run]
+    digests: list[str] | None = None
+    """Of each run, of all that its weights follow from (:func:`mmser.train.prepare.digests_of`); None where that cannot
+    be told: a fusion's own layer learns from its members' weights."""
 
 
 @dataclass(frozen=True, eq=False)

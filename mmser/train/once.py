@@ -1,0 +1,102 @@
+"""Every run once: one that is finished is read, one that another folder holds is copied, and two alike train as one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmser.heads.store import save_head
+from mmser.train.engine import train
+from mmser.train.folder import facts_of, load_trained, trained_of
+from mmser.train.options import Experiment
+from mmser.train.oracle import Oracle, save_outputs
+from mmser.train.part import Part
+from mmser.train.plan import Trained
+
+Report = Callable[[str, int, int], Any]
+"""Told after every epoch: the head, epochs finished and epochs to do over all its runs."""
+
+
+def train_once(
+    parts: Sequence[Part],
+    folders: Sequence[Path],
+    experiment: Experiment,
+    report: Report,
+    lent: Mapping[str, Path],
+) -> list[list[Trained]]:
+    """Train the runs of parts of one shape that are not finished yet, each kept in its folder as soon as it is done.
+
+    Args:
+        parts: heads of one shape, on the same states.
+        folders: the run folder of each part.
+        experiment: how they train; of several, any.
+        report: told how far it is.
+        lent: folders of trained heads by what their weights follow from (``made_of`` in their ``config.json``).
+
+    Returns:
+        What the runs came to, part by part.
+    """
+    done: list[dict[int, Trained]] = [{} for _ in parts]
+    waiting: dict[str, list[tuple[int, int]]] = {}
+    for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
+        for place, run in enumerate(part.runs):
+            digest = None if part.digests is None else part.digests[place]
+            trained = load_trained(folder, run)
+            if trained is None and digest is not None and digest in lent and not experiment.report_oracle:
+                trained = trained_of(lent[digest], run)
+                _save(part, place, trained, folder)
+            if trained is None:
+                waiting.setdefault(digest or f"{number}/{place}", []).append((number, place))
+            else:
+                done[number][place] = trained
+    owners = list(waiting.values())
+    runs = [parts[number].runs[place] for (number, place), *_ in owners]
+    oracle = None
+    if experiment.report_oracle:
+        tests = [parts[number].folds[parts[number].cells[place][0]].test for (number, place), *_ in owners]
+        oracle = Oracle(parts[0].targets, runs, tests)
+
+    def keep(which: int, trained: Trained) -> None:
+        said = None if oracle is None else oracle.outputs.pop(which)
+        for number, place in owners[which]:
+            own = replace(trained, run=parts[number].runs[place])
+            if said is not None:  # before the head: a finished head has what the oracle said
+                save_outputs(folders[number] / "oracle", own.run, said)
+            _save(parts[number], place, own, folders[number])
+            done[number][place] = own
+
+    # What speakers' statistics leave to standardise (text, which they do not touch), the training part's do.
+    normalise = "none" if experiment.normalise == "none" else "global"
+    train(
+        parts[0].table,
+        parts[0].targets,
+        parts[0].build,
+        runs,
+        replace(experiment.training, normalise=normalise),
+        progress=lambda finished, total: report(parts[0].name, finished, total),
+        finished=keep,
+        watch=None if oracle is None else oracle.watch,
+    )
+    return [[own[place] for place in range(len(part.runs))] for part, own in zip(parts, done, strict=True)]
+
+
+def _save(part: Part, place: int, trained: Trained, folder: Path) -> None:
+    head = part.build()
+    head.load_state_dict(trained.state)
+    save_head(head, folder / "heads" / trained.run.name, _facts(part, place, trained))
+
+
+def _facts(part: Part, place: int, trained: Trained) -> dict[str, Any]:
+    """What is kept beside a head; ratings are its outputs after the classes', times deviation, plus mean."""
+    fold, run = part.folds[part.cells[place][0]], trained.run
+    facts = {**part.about, "fold": fold.name, "seed": run.seed, **facts_of(trained)}
+    facts |= {"learning_rate": run.learning_rate, "weight_decay": run.weight_decay}
+    layers, tried = part.about.get("speech_layers_of_encoder"), part.trials[part.cells[place][1]].layer
+    if layers is not None and tried is not None:
+        facts["speech_layers_of_encoder"] = [layers[tried]]
+    if part.digests is not None:
+        facts["made_of"] = part.digests[place]
+    mean, deviation = part.targets.scale_of(torch.from_numpy(run.train_rows))
+    return {**facts, "rating_mean": mean.tolist(), "rating_deviation": deviation.tolist()}
