@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import align, cache, corpora, demo, doctor, extract, pool, runs, train
+from mmser.commands import ablate, align, cache, corpora, demo, doctor, extract, pool, runs, train
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -49,6 +49,7 @@ def main() -> None:
     mmser doctor emodb.csv                        is anything wrong with it?
     mmser extract emodb.csv --cache cache/emodb   encoders run once
     mmser train-head cache/emodb --head ...       heads train on the cache, as often as you like
+    mmser ablate cache/emodb grid.toml            a table of them, from a file
     mmser runs compare runs/emodb/...             is one better than another?
     """
 
@@ -60,6 +61,7 @@ for command in (
     extract.extract,
     pool.pool,
     train.train_head,
+    ablate.ablate,
     runs.runs,
     cache.cache,
     demo.demo,

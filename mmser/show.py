@@ -1,5 +1,6 @@
 """How things look in a terminal: progress, tables, counts. Plain lines where the output is piped."""
 
+import math
 import os
 import signal
 import sys
@@ -130,3 +131,14 @@ def size(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Time for people.
+
+    >>> duration(0.4), duration(75), duration(7000)
+    ('1 s', '2 min', '1.9 h')
+    """
+    if seconds < 60:
+        return f"{math.ceil(seconds)} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

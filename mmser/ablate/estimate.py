@@ -1,0 +1,78 @@
+"""How long heads will train: two epochs of a few of them on a few utterances of the cache, the second on the clock."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from mmser.heads import HEADS
+from mmser.train.engine import train
+from mmser.train.plan import Run
+from mmser.train.prepare import Prepared, device_of, inputs_of, read_states
+from mmser.train.stack import initial_head, stacks
+from mmser.train.targets import Targets
+
+HEADS_AT_ONCE = 4
+"""Heads that are tried together: by then a CPU is busy, and the cost of a step is spread as in earnest."""
+UTTERANCES = 36
+"""Tried; two thirds of them train. Of heads that train one by one, which are large, a sixth as many."""
+
+
+class Estimates:
+    """Seconds that runs will take, by what was measured once for each shape of head."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """``clock`` gives seconds."""
+        self._clock = clock
+        self._known: dict[str, float] = {}
+
+    def of(self, prepared: Sequence[Prepared], number: int, runs: Sequence[Run]) -> float:
+        """Seconds that ``runs`` of a member take if none stops early.
+
+        Args:
+            prepared: experiments of one shape.
+            number: the member's.
+            runs: what is to train, all of them its.
+        """
+        one = prepared[0]
+        training = one.experiment.training
+        member, options = one.members[number], one.options[number]
+        case = repr((member.head, member.granularities, options, len(one.layers), training.optimiser))
+        if case not in self._known:
+            self._known[case] = self._measured(one, number)
+        return self._known[case] * training.epochs * sum(len(run.train_rows) + len(run.dev_rows) for run in runs)
+
+    def _measured(self, one: Prepared, number: int) -> float:
+        """Seconds an epoch, head and utterance."""
+        num = len(one.chosen.ids)
+        rows = np.unique(np.linspace(0, num - 1, UTTERANCES).astype(int)).tolist()
+        experiment, kind = replace(one.experiment, normalise="global"), HEADS[one.members[number].head]
+        device = device_of(experiment.device)
+        states, _ = read_states([replace(one, experiment=experiment)], device, rows)
+        table, inputs = inputs_of(one, number, states)
+        targets = _any_targets(len(rows), len(one.chosen.labels), len(one.chosen.dimensions))
+        build = partial(kind.build, inputs, targets.num_outputs, one.options[number])
+        training = replace(experiment.training, epochs=2, patience=2)
+        together = training.optimiser != "sgd" and stacks(initial_head(build, 0))
+        used = np.arange(len(rows) if together else max(3, len(rows) // 6))
+        third = max(1, len(used) // 3)
+        layer = 0 if one.experiment.try_layers and kind.needs_speech else None
+        runs = [
+            Run(f"trial {seed}", used[third:], used[:third], seed, layer)
+            for seed in range(HEADS_AT_ONCE if together else 1)
+        ]
+        marks: list[float] = []
+        train(table, targets, build, runs, training, progress=lambda *_: marks.append(self._clock()))
+        epochs = len(marks) - 1
+        return (marks[-1] - marks[0]) / epochs / len(runs) / len(used)
+
+
+def _any_targets(num: int, num_classes: int, num_ratings: int) -> Targets:
+    """Targets of the right shape: what they say costs no time."""
+    classes = torch.arange(num) % max(1, num_classes)
+    shares = torch.nn.functional.one_hot(classes, num_classes).float() if num_classes else torch.zeros(num, 0)
+    ratings = torch.linspace(-1, 1, num)[:, None].repeat(1, num_ratings)
+    return Targets(classes if num_classes else torch.full((num,), -1), shares, ratings)

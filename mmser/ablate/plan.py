@@ -1,0 +1,122 @@
+"""What there is to do before it is done: cells into groups that train as one, the heads of each, and how long."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmser.ablate.estimate import Estimates
+from mmser.ablate.folder import cell_folder, trained_heads
+from mmser.ablate.grid import Cell, Grid
+from mmser.cache import Cache
+from mmser.errors import MmserError
+from mmser.train.folder import settle_folder
+from mmser.train.members import FUSIONS
+from mmser.train.plan import Run
+from mmser.train.prepare import Prepared, digests_of, prepare, runs_of, shape_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells of one shape, which train as one."""
+
+    cells: list[Cell]
+    num_heads: int
+    """To train; those that another cell has trained, or trains before, are copied."""
+    num_copied: int
+    epochs: int
+    """At most, of all heads together."""
+    seconds: float
+    """At most: measured on a few utterances, and as if no head stopped early."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an ablation has to do."""
+
+    groups: list[Group]
+    finished: list[Cell]
+    failures: dict[str, str]
+    """Cells that this cache cannot serve, with the reason."""
+
+
+def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells of one shape together, in the order of the first of each."""
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        shape = shape_of(cell.experiment)
+        mates = next((group for group in groups if shape_of(group[0].experiment) == shape), None)
+        if mates is None:
+            groups.append([cell])
+        else:
+            mates.append(cell)
+    return groups
+
+
+def plan_ablation(cache_path: Path, grid: Grid, folder: Path) -> Plan:
+    """Find out what is left to train, and how long that will take.
+
+    Raises:
+        CacheError: the cache is not there.
+    """
+    cache = Cache(cache_path)
+    known, estimates = set(trained_heads(folder, grid.cells)), Estimates()
+    plan = Plan([], [], {})
+    for cells in grouped(grid.cells):
+        open_cells, prepared = [], []
+        for cell, own in _prepared(cache, cells, plan.failures):
+            if _is_finished(cache, own, cell_folder(folder, cell.name), plan.failures, cell):
+                plan.finished.append(cell)
+            elif cell.name not in plan.failures:
+                open_cells.append(cell)
+                prepared.append(own)
+        if open_cells:
+            plan.groups.append(_group(open_cells, prepared, known, estimates))
+    return plan
+
+
+def _prepared(cache: Cache, cells: Sequence[Cell], failures: dict[str, str]) -> list[tuple[Cell, Prepared]]:
+    """The cells that the cache can serve; the others go to ``failures``, each with its own reason."""
+    try:
+        return list(zip(cells, prepare(cache, [cell.experiment for cell in cells]), strict=True))
+    except MmserError as error:
+        if len(cells) == 1:
+            failures[cells[0].name] = str(error)
+            return []
+        return [pair for cell in cells for pair in _prepared(cache, [cell], failures)]
+
+
+def _is_finished(cache: Cache, own: Prepared, folder: Path, failures: dict[str, str], cell: Cell) -> bool:
+    """Whether a cell has its tables, of these very states and rows; where it has them of others, it has failed."""
+    if not (folder / "summary.json").exists():
+        return False
+    try:
+        settle_folder(folder, own.experiment, cache, own.sources, own.chosen)
+    except MmserError as error:
+        failures[cell.name] = str(error)
+        return False
+    return True
+
+
+def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], estimates: Estimates) -> Group:
+    num_heads, num_copied, epochs, seconds = 0, 0, 0, 0.0
+    experiment = prepared[0].experiment
+    for number in range(len(prepared[0].members)):
+        new: list[Run] = []
+        for one in prepared:
+            layers = list(dict.fromkeys(layer for own in prepared for layer in own.layers))
+            own_cells, runs = runs_of(one, number, layers)
+            for run, digest in zip(runs, digests_of(one, number, own_cells, runs), strict=True):
+                if digest in known:
+                    num_copied += 1
+                else:
+                    new.append(run)
+                    known.add(digest)
+        num_heads += len(new)
+        if new:
+            epochs += len(new) * experiment.training.epochs
+            seconds += estimates.of(prepared, number, new)
+    if experiment.head in FUSIONS and experiment.fusion == "concat":
+        own_layers = sum(one.experiment.seeds * len(one.chosen.folds) for one in prepared)
+        num_heads += own_layers
+        epochs += own_layers * experiment.training.epochs
+    return Group(cells, num_heads, num_copied, epochs, seconds)

@@ -1,0 +1,133 @@
+"""Fill a table: train group after group, keep going where a cell fails, and go on where an earlier run stopped."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmser.ablate.folder import cell_folder, check_same, trained_heads, write_ablation, write_failures
+from mmser.ablate.grid import Cell, Grid
+from mmser.ablate.plan import Plan
+from mmser.errors import MmserError
+from mmser.train.compare import read_json
+from mmser.train.folder import locked
+from mmser.train.results import Line, RatingLine, line_of, rating_line_of
+from mmser.train.run import train_heads
+
+HEADS = "heads, in epochs"
+"""What progress is counted in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """What an ablation came to."""
+
+    folder: Path
+    lines: list[Line]
+    """One a finished cell, of its last head (a fusion, not its members), under the cell's name in the table."""
+    rating_lines: list[RatingLine]
+    """The same for ratings."""
+    failures: Mapping[str, str]
+    """Cells that could not be trained, with the reason."""
+
+
+def ablate(
+    cache_path: Path,
+    grid: Grid,
+    plan: Plan,
+    folder: Path,
+    *,
+    command: str = "",
+    report: Callable[[str, int, int], Any] = lambda *_: None,
+    say: Callable[[str], Any] = lambda _: None,
+) -> Ablation:
+    """Train what a plan names, each cell into a run folder of its own.
+
+    Cells that fail are named in ``failed.csv`` and the rest goes on. Run again with a new plan, what failed is tried
+    once more and what is missing is trained.
+
+    Args:
+        cache_path: the cache.
+        grid: the cells.
+        plan: what is left of them (:func:`mmser.ablate.plan.plan_ablation`).
+        folder: of the ablation; made if it is not there.
+        command: how it was asked for, as a record.
+        report: told how far it is.
+        say: told what each cell came to.
+
+    Raises:
+        ProtocolError: the folder holds another ablation, or another process is at work in it.
+    """
+    with locked(folder):
+        check_same(folder, grid, cache_path)
+        write_ablation(folder, grid, cache_path, command)
+        failures = dict(plan.failures)
+        lent = trained_heads(folder, grid.cells)
+        count = _Count(report, sum(group.epochs for group in plan.groups))
+        for group in plan.groups:
+            failed = _train(cache_path, group.cells, folder, lent, count.of_group(group.epochs))
+            failures |= failed
+            lent |= trained_heads(folder, group.cells)
+            for cell in group.cells:
+                say(f"{cell.row}: {failed[cell.name] if cell.name in failed else _figures(folder, cell)}")
+        write_failures(folder, failures)
+        lines, rating_lines = _lines(folder, [cell for cell in grid.cells if cell.name not in failures])
+        return Ablation(folder, lines, rating_lines, failures)
+
+
+def _train(
+    cache_path: Path,
+    cells: Sequence[Cell],
+    folder: Path,
+    lent: Mapping[str, Path],
+    report: Callable[[str, int, int], Any],
+) -> dict[str, str]:
+    """Train cells as one; where that fails, one by one, so that it is known which fails, and why."""
+    folders = [cell_folder(folder, cell.name) for cell in cells]
+    try:
+        train_heads(cache_path, [cell.experiment for cell in cells], folders, report=report, lent=lent)
+    except (MmserError, torch.OutOfMemoryError) as error:
+        if len(cells) == 1:
+            return {cells[0].name: str(error)}
+        failed: dict[str, str] = {}
+        for cell in cells:
+            failed |= _train(cache_path, [cell], folder, lent, report)
+        return failed
+    return {}
+
+
+class _Count:
+    """Progress over all groups, from what each says of one head after the other."""
+
+    def __init__(self, report: Callable[[str, int, int], Any], total: int) -> None:
+        self._report, self._total, self._before = report, total, 0
+
+    def of_group(self, epochs: int) -> Callable[[str, int, int], Any]:
+        """How the next group reports; ``epochs`` are those that it was planned to have."""
+        before, done = self._before, {}
+        self._before += epochs
+
+        def tell(head: str, finished: int, _of_head: int) -> None:
+            done[head] = finished
+            self._report(HEADS, before + min(epochs, sum(done.values())), self._total)
+
+        return tell
+
+
+def _figures(folder: Path, cell: Cell) -> str:
+    lines, rating_lines = _lines(folder, [cell])
+    rated = [f"CCC of {own.dimension} {own.ccc:.3f}" for own in rating_lines]
+    return ", ".join([*(f"UA {line.ua:.3f}" for line in lines), *rated])
+
+
+def _lines(folder: Path, cells: Sequence[Cell]) -> tuple[list[Line], list[RatingLine]]:
+    lines: list[Line] = []
+    rating_lines: list[RatingLine] = []
+    for cell in cells:
+        summary = read_json(cell_folder(folder, cell.name) / "summary.json")
+        lines += [replace(line_of(own), head=cell.row) for own in summary["lines"][-1:]]
+        rated = [rating_line_of(own) for own in summary["rating_lines"]]
+        rating_lines += [replace(own, head=cell.row) for own in rated if own.head == rated[-1].head]
+    return lines, rating_lines

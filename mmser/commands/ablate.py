@@ -1,0 +1,148 @@
+"""``mmser ablate``: a grid becomes a table."""
+
+# ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmser.commands import EXIT_SOME_FAILED
+from mmser.errors import ProtocolError
+from mmser.train.presets import PRESETS
+
+if TYPE_CHECKING:
+    from mmser.ablate.grid import Grid
+    from mmser.ablate.plan import Plan
+    from mmser.ablate.run import Ablation
+
+
+@click.command()
+@click.argument("cache_path", metavar="[CACHE]", required=False, type=click.Path(path_type=Path))
+@click.argument("grid_path", metavar="[GRID.toml]", required=False, type=click.Path(path_type=Path))
+@click.option("--preset", help="A grid that comes with mmser, in place of GRID.toml.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder. [default: runs/CACHE/GRID]")
+@click.option("--protocol", type=click.Choice(list(PRESETS)), help="In place of the one in [base].")
+@click.option("--seeds", type=click.IntRange(min=1), help="In place of those in [base].")
+@click.option("--set-base", multiple=True, metavar="NAME=VALUE", help="Any option of [base]: epochs=20.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--list-presets", is_flag=True, help="Name the presets and stop.")
+@click.option("--show-preset", metavar="NAME", help="Print a preset, to be edited, and stop.")
+def ablate(
+    cache_path: Path | None,
+    grid_path: Path | None,
+    preset: str | None,
+    out: Path | None,
+    dry_run: bool,
+    list_presets: bool,
+    show_preset: str | None,
+    **changes: Any,
+) -> None:
+    """Train the cells of a grid on a CACHE, and print their table.
+
+    GRID.toml names axes, exclusions and rows (docs/ablations.md). Cells of one shape train as one. Run again, only what
+    is missing or failed is trained. Cells that fail are named in failed.csv, the rest goes on, and the exit code is 3.
+
+    \b
+    mmser ablate cache/iemocap --preset zhao2022 --protocol iemocap-loso --dry-run
+    mmser ablate cache/iemocap my.toml --out runs/my
+    mmser ablate --show-preset layers > my.toml
+    """
+    from mmser.ablate.plan import plan_ablation
+    from mmser.ablate.presets import preset_names, preset_purpose, preset_text
+    from mmser.ablate.run import ablate as run
+    from mmser.show import meter
+
+    if list_presets:
+        for name in preset_names():
+            click.echo(f"{name:24}{preset_purpose(name)}")
+        return
+    if show_preset is not None:
+        click.echo(preset_text(show_preset), nl=False)
+        return
+    if cache_path is None or (grid_path is None) == (preset is None):
+        raise click.UsageError("name a CACHE, and either GRID.toml or --preset NAME (--list-presets)")
+    grid = _grid(cache_path, grid_path, preset, changes)
+    folder = out or Path("runs") / cache_path.name / (preset or Path(str(grid_path)).stem)
+    plan = plan_ablation(cache_path, grid, folder)
+    _show_plan(grid, plan)
+    if dry_run:
+        return
+    command = shlex.join(["mmser", *sys.argv[1:]])
+    with meter() as progress:
+        done = run(cache_path, grid, plan, folder, command=command, report=progress, say=progress.say)
+    _show_ablation(grid, done)
+    if done.failures:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def _grid(cache_path: Path, grid_path: Path | None, preset: str | None, changes: dict[str, Any]) -> "Grid":
+    """The grid that was asked for, with what the command line changes in its ``[base]``."""
+    from mmser.ablate.grid import read_grid, read_value
+    from mmser.ablate.presets import preset_text
+    from mmser.cache import Cache
+
+    overrides = {name: changes[name] for name in ("protocol", "seeds") if changes[name] is not None}
+    for pair in changes["set_base"]:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ProtocolError(f"--set-base {pair}: expected NAME=VALUE")
+        outer, dot, inner = name.partition(".")
+        if dot:
+            overrides.setdefault(outer, {})[inner] = read_value(value)
+        else:
+            overrides[name] = read_value(value)
+    if preset is not None:
+        text, where = preset_text(preset), f"preset {preset}"
+    else:
+        text, where = _text_of(Path(str(grid_path))), str(grid_path)
+    speech = [cache.stream(name) for cache in [Cache(cache_path)] for name in cache.stream_names]
+    stored = next((own.layers for own in speech if own.name.startswith(("pooled/", "speech/"))), [])
+    return read_grid(text, where, overrides, stored_layers=stored)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"{path}: not readable ({error}); expected a grid, in TOML (docs/ablations.md)") from error
+
+
+def _show_plan(grid: "Grid", plan: "Plan") -> None:
+    from mmser.show import duration, print_table
+
+    rows = [
+        (
+            "; ".join(cell.row for cell in group.cells),
+            str(group.num_heads),
+            str(group.num_copied or "-"),
+            duration(group.seconds),
+        )
+        for group in plan.groups
+    ]
+    if rows:
+        print_table(("cells that train as one", "heads", "shared", "at most"), rows)
+    total = {name: sum(getattr(group, name) for group in plan.groups) for name in ("num_heads", "seconds")}
+    done = f", {len(plan.finished)} finished" if plan.finished else ""
+    failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""
+    click.echo(
+        f"{len(grid.cells)} cells{done}{failing}; {len(plan.groups)} groups, {total['num_heads']} heads to train, at "
+        f"most {duration(total['seconds'])} (timed on a few utterances, as if no head stopped early)"
+    )
+    for name, reason in plan.failures.items():
+        click.echo(f"{name}: {reason}", err=True)
+
+
+def _show_ablation(grid: "Grid", done: "Ablation") -> None:
+    from mmser.commands.tables import print_lines
+
+    print_lines(done.lines, done.rating_lines)
+    if done.failures:
+        click.echo(
+            f"{len(done.failures)} of {len(grid.cells)} cells could not be trained; {done.folder / 'failed.csv'} says "
+            f"why: {', '.join(done.failures)}",
+            err=True,
+        )
+    click.echo(f"Written to {done.folder}. A page and tables for a paper: mmser report {done.folder}")

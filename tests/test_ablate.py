@@ -1,0 +1,360 @@
+"""Ablations as a whole: cells that train as one come to what each comes to alone, and what is killed goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
+from small_cache import edit_manifest, write_cache
+
+from mmser.ablate.estimate import Estimates
+from mmser.ablate.grid import Grid, read_grid
+from mmser.ablate.plan import Plan, grouped, plan_ablation
+from mmser.ablate.run import Ablation, ablate
+from mmser.cache import Cache
+from mmser.cli import main
+from mmser.errors import ProtocolError
+from mmser.train.prepare import prepare, runs_of
+from mmser.train.run import train_head
+
+GRID = """
+baseline = "text"
+[base]
+head = "speech-probe"
+learning_rate = 0.03
+epochs = 4
+batch_size = 16
+set = { hidden = 4 }
+[axes]
+layer = [0, 9, "mix"]
+learning_rate = [0.03, 0.003]
+[[exclude]]
+layer = "mix"
+learning_rate = 0.003
+[[row]]
+name = "text"
+head = "text-probe"
+[[row]]
+name = "speech, more seeds"
+layer = 4
+seeds = 2
+[[row]]
+name = "both"
+head = "late-fusion"
+layer = 9
+[[row]]
+name = "both, concatenated"
+head = "late-fusion"
+layer = 9
+fusion = "concat"
+"""
+FAILING = '[[row]]\nname = "syllables"\ngranularity = "syllable"\n[[row]]\nname = "layer 7"\nlayer = 7\n'
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cache(tmp_path_factory.mktemp("ablate") / "toy")
+
+
+def run(cache: Path, text: str, folder: Path, **told: Any) -> tuple[Plan, Ablation]:
+    grid = read_grid(text, "my.toml")
+    plan = plan_ablation(cache, grid, folder)
+    return plan, ablate(cache, grid, plan, folder, **told)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Ablation]:
+    return run(cache, GRID, tmp_path_factory.mktemp("runs") / "whole", command="mmser ablate ...")
+
+
+def a_grid() -> Grid:
+    return read_grid(GRID, "my.toml")
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        f"{path.parent.name}/{name}": value
+        for path in sorted(folder.glob("heads/*/model.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same weights, predictions, epochs and figures, up to the rounding of products of another size."""
+    before, after = weights(one), weights(other)
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_allclose(before[name], after[name], rtol=1e-5, atol=1e-5)
+    tables = [pd.read_csv(folder / "predictions.csv") for folder in (one, other)]
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-5)
+    pd.testing.assert_frame_equal(*(pd.read_csv(folder / "results.csv") for folder in (one, other)), rtol=1e-5)
+    for path in one.glob("heads/*/config.json"):
+        was, now = (
+            json.loads((folder / "heads" / path.parent.name / "config.json").read_text()) for folder in (one, other)
+        )
+        assert len(was.pop("history")) == len(now.pop("history"))
+        assert was.pop("dev_score") == pytest.approx(now.pop("dev_score"))
+        assert was == now
+
+
+def test_what_differs_in_layer_rate_and_seeds_alone_trains_as_one() -> None:
+    names = [[cell.name for cell in group] for group in grouped(a_grid().cells)]
+    assert names == [
+        [f"{layer}-learning_rate{rate}" for layer in (0, 9) for rate in (0.03, 0.003)] + ["speech-more-seeds"],
+        ["mix-learning_rate0.03"],
+        ["text"],
+        ["both"],
+        ["both-concatenated"],
+    ]
+
+
+def test_a_cell_is_what_its_experiment_comes_to_alone(
+    cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path
+) -> None:
+    for cell in a_grid().cells:
+        alone = train_head(cache, cell.experiment, tmp_path / cell.name)
+        folder = undisturbed[1].folder / "cells" / cell.name
+        assert (alone.folder / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+        assert_same_run(alone.folder, folder)
+
+
+def test_the_plan_counts_heads_once(undisturbed: tuple[Plan, Ablation]) -> None:
+    plan, done = undisturbed
+    assert [(group.num_heads, group.num_copied) for group in plan.groups] == [(36, 0), (6, 0), (6, 0), (0, 12), (6, 12)]
+    assert [group.epochs for group in plan.groups] == [36 * 4, 24, 24, 0, 24]
+    cells = done.folder / "cells"
+    for fold in range(6):  # copied byte for byte
+        alone = cells / "9-learning_rate0.03" / "heads" / f"speech-probe-fold{fold}-seed0" / "model.safetensors"
+        member = cells / "both" / "heads" / f"speech-probe-fold{fold}-seed0" / "model.safetensors"
+        assert member.read_bytes() == alone.read_bytes()
+
+
+def test_the_folder_says_what_it_holds(undisturbed: tuple[Plan, Ablation]) -> None:
+    folder, grid = undisturbed[1].folder, a_grid()
+    assert (folder / "grid.toml").read_text() == GRID
+    facts = json.loads((folder / "ablation.json").read_text())
+    about = [facts[name] for name in ("format", "name", "cache", "command", "baseline", "axes")]
+    assert about == [1, "whole", "toy", "mmser ablate ...", "text", ["layer", "learning_rate"]]
+    assert [cell["name"] for cell in facts["cells"]] == [cell.name for cell in grid.cells]
+    first = facts["cells"][0]
+    assert (first["row"], first["axes"]) == ("layer 0, learning rate 0.03", {"layer": "0", "learning_rate": "0.03"})
+    for cell in facts["cells"]:
+        config = json.loads((folder / "cells" / cell["name"] / "config.json").read_text())
+        assert config["experiment"] == cell["experiment"]
+    assert not (folder / "failed.csv").exists()
+    assert [line.head for line in undisturbed[1].lines] == [cell.row for cell in grid.cells]
+
+
+class StopError(Exception):
+    pass
+
+
+def test_what_is_stopped_again_and_again_goes_on_to_the_same_end(
+    cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path
+) -> None:
+    folder, said = tmp_path / "run", []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        raise StopError
+
+    for finished in (5, 6, 7):  # a group is finished each time
+        with pytest.raises(StopError):
+            run(cache, GRID, folder, say=stop)
+        assert len(list(folder.glob("cells/*/summary.json"))) == finished
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/heads/*/*")}
+    plan, done = run(cache, GRID, folder)
+    assert {cell.name for cell in a_grid().cells} - {cell.name for cell in plan.finished} == {
+        "both",
+        "both-concatenated",
+    }
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for cell in a_grid().cells:
+        assert_same_run(done.folder / "cells" / cell.name, undisturbed[1].folder / "cells" / cell.name)
+    assert [(line.head, round(line.ua, 6)) for line in done.lines] == [
+        (line.head, round(line.ua, 6)) for line in undisturbed[1].lines
+    ]
+    assert run(cache, GRID, folder)[0].groups == []
+
+
+def test_what_is_killed_goes_on_to_the_same_end(
+    cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "my.toml", tmp_path / "run"
+    path.write_text(GRID)
+    command = [sys.executable, "-m", "mmser", "ablate", str(cache), str(path), "--out", str(folder)]
+    victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(folder.glob("cells/*/heads/*/config.json")) and victim.poll() is None:
+        time.sleep(0.01)
+    os.kill(victim.pid, signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    _, done = run(cache, GRID, folder)
+    for cell in a_grid().cells:
+        assert_same_run(done.folder / "cells" / cell.name, undisturbed[1].folder / "cells" / cell.name)
+
+
+# what fails
+
+
+def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(cache: Path, tmp_path: Path) -> None:
+    text = (
+        GRID[: GRID.index("[axes]")].replace('baseline = "text"\n', "")
+        + FAILING
+        + '[[row]]\nname = "last"\nlayer = 9\n'
+    )
+    plan, done = run(cache, text, tmp_path / "run")
+    assert list(plan.failures) == ["syllables", "layer-7"]
+    failed = pd.read_csv(tmp_path / "run" / "failed.csv")
+    assert failed["cell"].tolist() == ["syllables", "layer-7"]
+    assert "no 'syllable' states" in failed["reason"][0]
+    assert "--layer 7: stored layers are 0, 4, 9" in failed["reason"][1]
+    assert [line.head for line in done.lines] == ["last"]
+    assert (tmp_path / "run" / "cells" / "last" / "summary.json").exists()
+
+
+def test_what_failed_is_tried_again(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "toy")
+    text = '[base]\nepochs = 2\nhead = "speech-probe"\n[[row]]\nname = "a"\n[[row]]\nname = "b"\nlabel = "emotion"\n'
+    _, done = run(cache, text, tmp_path / "run")
+    assert list(done.failures) == ["b"]
+    head = tmp_path / "run" / "cells" / "a" / "heads" / "speech-probe-fold0-seed0" / "model.safetensors"
+    before = head.stat().st_mtime_ns
+    edit_manifest(cache, lambda table: table.insert(len(table.columns), "emotion", table["label"]))
+    plan, done = run(cache, text, tmp_path / "run")
+    assert (done.failures, [cell.name for cell in plan.finished]) == ({}, ["a"])
+    assert not (tmp_path / "run" / "failed.csv").exists()
+    assert head.stat().st_mtime_ns == before
+    assert plan.groups[0].num_copied == 6  # the same labels by another name
+
+
+def test_a_head_of_one_cell_that_fails_in_training_does_not_stop_its_group(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[base]\nhead = "speech-probe"\nepochs = 2\n[axes]\nlayer = [0, 9]\n'
+    grid = read_grid(text, "my.toml")
+    folder = tmp_path / "run"
+    plan = plan_ablation(cache, grid, folder)
+    other = grid.cells[0].experiment
+    train_head(cache, other, folder / "cells" / "9")  # a stranger in the place of cell 9
+    done = ablate(cache, grid, plan, folder)
+    assert list(done.failures) == ["9"]
+    assert "holds another experiment: layer was '0', now '9'" in done.failures["9"]
+    assert [line.head for line in done.lines] == ["layer 0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("epochs = 4", "epochs = 5"),
+            "cell '0-learning_rate0.03' was trained otherwise: training.epochs was 4, now 5",
+        ),
+        (("seeds = 2", "seeds = 3"), "cell 'speech-more-seeds' was trained otherwise: seeds was 2, now 3"),
+    ],
+)
+def test_a_cell_is_never_trained_under_another_name(
+    cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[1].folder, folder)
+    with pytest.raises(ProtocolError, match=message):
+        run(cache, GRID.replace(*change), folder)
+    assert (folder / "grid.toml").read_text() == GRID
+
+
+def test_an_ablation_of_another_cache_is_refused(
+    cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[1].folder, folder)
+    with pytest.raises(ProtocolError, match="holds an ablation of cache 'toy', not 'other'"):
+        run(write_cache(tmp_path / "other"), GRID, folder)
+
+
+def test_cells_may_be_added(cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[1].folder, folder)
+    plan, done = run(cache, GRID + '[[row]]\nname = "frames"\ngranularity = "frame"\nlayer = 9\n', folder)
+    assert [[cell.name for cell in group.cells] for group in plan.groups] == [["frames"]]
+    assert [line.head for line in done.lines][-1] == "frames"
+
+
+def test_cells_of_a_changed_cache_are_not_taken_for_finished(tmp_path: Path) -> None:
+    cache, text = write_cache(tmp_path / "toy"), '[[row]]\nname = "a"\nhead = "text-probe"\nepochs = 2\n'
+    run(cache, text, tmp_path / "run")
+    edit_manifest(cache, lambda table: table.__setitem__("label", table["label"].map({"angry": "sad"}).fillna("angry")))
+    plan, done = run(cache, text, tmp_path / "run")
+    assert plan.finished == []
+    assert "the classes have changed" in done.failures["a"]
+
+
+def test_an_estimate_grows_with_heads_rows_and_epochs(cache: Path) -> None:
+    """By a clock that ticks once whenever it is looked at: the second epoch of 4 heads on 36 utterances."""
+    experiment = next(cell.experiment for cell in a_grid().cells if cell.name == "text")
+    prepared = prepare(Cache(cache), [experiment])
+    _, runs = runs_of(prepared[0], 0, [])
+    ticks = iter(range(1000))
+    seconds = Estimates(lambda: float(next(ticks))).of(prepared, 0, runs)
+    assert seconds == pytest.approx(sum(36 + 9 for _ in runs) * 4 / (4 * 36))
+
+
+# the command
+
+
+def mmser(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_shows_a_plan_trains_and_says_where_to_go(cache: Path, tmp_path: Path) -> None:
+    path, folder = tmp_path / "my.toml", tmp_path / "run"
+    path.write_text('[base]\nhead = "speech-probe"\n[axes]\nlayer = [0, 9]\n' + FAILING)
+    options = ("--seeds", 2, "--set-base", "epochs=2", "--set-base", "set.hidden=4", "--out", folder)
+    planned = mmser("ablate", cache, path, *options, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "layer 0; layer 9" in planned.stdout
+    assert "4 cells, 2 that this cache cannot serve; 1 groups, 24 heads to train, at most" in planned.stdout
+    assert not folder.exists()
+    result = mmser("ablate", cache, path, *options)
+    assert result.exit_code == 3, result.output
+    rows = [line.split("  ")[0] for line in result.stdout.splitlines()]
+    assert rows[rows.index("head") + 1 :][:2] == ["layer 0", "layer 9"]
+    assert f"mmser report {folder}" in result.stdout
+    assert "2 of 4 cells could not be trained" in result.stderr
+    assert "heads, in epochs: 48/48" in result.stderr
+    experiment = json.loads((folder / "ablation.json").read_text())["cells"][0]["experiment"]
+    assert (experiment["seeds"], experiment["training"]["epochs"], experiment["settings"]) == (2, 2, {"hidden": 4})
+    again = mmser("ablate", cache, path, *options)
+    assert "2 finished" in again.stdout
+    assert "0 heads to train" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--preset", "zhao"), 1, "no preset 'zhao' (did you mean 'zhao2022'?); there are granularities"),
+        (("nowhere.toml",), 1, "nowhere.toml: not readable"),
+        ((), 2, "either GRID.toml or --preset NAME"),
+        (("--preset", "layers", "--set-base", "epochs"), 1, "--set-base epochs: expected NAME=VALUE"),
+        (("--preset", "layers", "--set-base", "epoch=3"), 1, "no option 'epoch' (did you mean 'epochs'?)"),
+    ],
+)
+def test_a_command_that_is_refused(cache: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    result = mmser("ablate", cache, *arguments)
+    assert (result.exit_code, message in result.output) == (code, True), result.output
+
+
+def test_presets_are_listed_and_printed(tmp_path: Path) -> None:
+    listed = mmser("ablate", "--list-presets").stdout
+    for line in listed.splitlines():
+        text = mmser("ablate", "--show-preset", line.split()[0]).stdout
+        assert read_grid(text, "preset", stored_layers=[1]).cells
