@@ -222,6 +222,10 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(cache: Path, tmp_pat
     assert (tmp_path / "run" / "cells" / "last" / "summary.json").exists()
 
 
+def swapped(labels: pd.Series) -> pd.Series:
+    return labels.map({"angry": "sad", "sad": "angry"}).fillna(labels)
+
+
 def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "toy")
     text = '[base]\nepochs = 2\nhead = "speech-probe"\n[[row]]\nname = "a"\n[[row]]\nname = "b"\nlabel = "emotion"\n'
@@ -230,11 +234,13 @@ def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     head = tmp_path / "run" / "cells" / "a" / "heads" / "speech-probe-fold0-seed0" / "model.safetensors"
     before = head.stat().st_mtime_ns
     edit_manifest(cache, lambda table: table.insert(len(table.columns), "emotion", table["label"]))
-    plan, done = run(cache, text, tmp_path / "run")
+    edit_manifest(cache, lambda table: table.insert(len(table.columns), "turned", swapped(table["label"])))
+    plan, done = run(cache, text + '[[row]]\nname = "c"\nlabel = "turned"\n', tmp_path / "run")
     assert (done.failures, [cell.name for cell in plan.finished]) == ({}, ["a"])
     assert not (tmp_path / "run" / "failed.csv").exists()
     assert head.stat().st_mtime_ns == before
     assert plan.groups[0].num_copied == 6  # the same labels by another name
+    assert plan.groups[1].num_copied == 0  # other labels
 
 
 def test_a_head_of_one_cell_that_fails_in_training_does_not_stop_its_group(
@@ -292,7 +298,7 @@ def test_cells_may_be_added(cache: Path, undisturbed: tuple[Plan, Ablation], tmp
 def test_cells_of_a_changed_cache_are_not_taken_for_finished(tmp_path: Path) -> None:
     cache, text = write_cache(tmp_path / "toy"), '[[row]]\nname = "a"\nhead = "text-probe"\nepochs = 2\n'
     run(cache, text, tmp_path / "run")
-    edit_manifest(cache, lambda table: table.__setitem__("label", table["label"].map({"angry": "sad"}).fillna("angry")))
+    edit_manifest(cache, lambda table: table.__setitem__("label", swapped(table["label"])))
     plan, done = run(cache, text, tmp_path / "run")
     assert plan.finished == []
     assert "the classes have changed" in done.failures["a"]
@@ -322,7 +328,7 @@ def test_the_command_shows_a_plan_trains_and_says_where_to_go(cache: Path, tmp_p
     planned = mmser("ablate", cache, path, *options, "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert "layer 0; layer 9" in planned.stdout
-    assert "4 cells, 2 that this cache cannot serve; 1 groups, 24 heads to train, at most" in planned.stdout
+    assert "4 cells, 2 that this cache cannot serve; to train: 24 heads in 1 stacks, at most" in planned.stdout
     assert not folder.exists()
     result = mmser("ablate", cache, path, *options)
     assert result.exit_code == 3, result.output
@@ -335,7 +341,7 @@ def test_the_command_shows_a_plan_trains_and_says_where_to_go(cache: Path, tmp_p
     assert (experiment["seeds"], experiment["training"]["epochs"], experiment["settings"]) == (2, 2, {"hidden": 4})
     again = mmser("ablate", cache, path, *options)
     assert "2 finished" in again.stdout
-    assert "0 heads to train" in again.stdout
+    assert "to train: 0 heads" in again.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmser.ablate.estimate import Estimates
-from mmser.ablate.folder import cell_folder, trained_heads
+from mmser.ablate.folder import cell_folder, check_same, trained_heads
 from mmser.ablate.grid import Cell, Grid
 from mmser.cache import Cache
 from mmser.errors import MmserError
 from mmser.train.folder import settle_folder
 from mmser.train.members import FUSIONS
+from mmser.train.options import Experiment
 from mmser.train.plan import Run
 from mmser.train.prepare import Prepared, digests_of, prepare, runs_of, shape_of
 
@@ -26,7 +27,7 @@ class Group:
     epochs: int
     """At most, of all heads together."""
     seconds: float
-    """At most: measured on a few utterances, and as if no head stopped early."""
+    """If no head stopped early; measured on a few utterances."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ class Plan:
 
 def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells of one shape together, in the order of the first of each."""
+    shapes: list[Experiment] = []
     groups: list[list[Cell]] = []
     for cell in cells:
         shape = shape_of(cell.experiment)
-        mates = next((group for group in groups if shape_of(group[0].experiment) == shape), None)
-        if mates is None:
-            groups.append([cell])
+        if shape in shapes:
+            groups[shapes.index(shape)].append(cell)
         else:
-            mates.append(cell)
+            shapes.append(shape)
+            groups.append([cell])
     return groups
 
 
@@ -57,8 +59,10 @@ def plan_ablation(cache_path: Path, grid: Grid, folder: Path) -> Plan:
 
     Raises:
         CacheError: the cache is not there.
+        ProtocolError: the folder holds an ablation of another cache, or cells trained otherwise.
     """
     cache = Cache(cache_path)
+    check_same(folder, grid, cache_path)
     known, estimates = set(trained_heads(folder, grid.cells)), Estimates()
     plan = Plan([], [], {})
     for cells in grouped(grid.cells):

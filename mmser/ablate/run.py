@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmser.ablate.folder import cell_folder, check_same, trained_heads, write_ablation, write_failures
+from mmser.ablate.folder import cell_folder, trained_heads, write_ablation, write_failures
 from mmser.ablate.grid import Cell, Grid
 from mmser.ablate.plan import Plan
 from mmser.errors import MmserError
@@ -58,10 +58,9 @@ def ablate(
         say: told what each cell came to.
 
     Raises:
-        ProtocolError: the folder holds another ablation, or another process is at work in it.
+        ProtocolError: another process is at work in the folder.
     """
     with locked(folder):
-        check_same(folder, grid, cache_path)
         write_ablation(folder, grid, cache_path, command)
         failures = dict(plan.failures)
         lent = trained_heads(folder, grid.cells)

@@ -118,18 +118,18 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
             "; ".join(cell.row for cell in group.cells),
             str(group.num_heads),
             str(group.num_copied or "-"),
-            duration(group.seconds),
+            duration(group.seconds) if group.num_heads else "-",
         )
         for group in plan.groups
     ]
     if rows:
         print_table(("cells that train as one", "heads", "shared", "at most"), rows)
-    total = {name: sum(getattr(group, name) for group in plan.groups) for name in ("num_heads", "seconds")}
+    heads, seconds = sum(group.num_heads for group in plan.groups), sum(group.seconds for group in plan.groups)
     done = f", {len(plan.finished)} finished" if plan.finished else ""
     failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""
     click.echo(
-        f"{len(grid.cells)} cells{done}{failing}; {len(plan.groups)} groups, {total['num_heads']} heads to train, at "
-        f"most {duration(total['seconds'])} (timed on a few utterances, as if no head stopped early)"
+        f"{len(grid.cells)} cells{done}{failing}; to train: {heads} heads in {len(plan.groups)} stacks, at most "
+        f"{duration(seconds)} (timed on a few utterances, as if no head stopped early)"
     )
     for name, reason in plan.failures.items():
         click.echo(f"{name}: {reason}", err=True)
