@@ -127,10 +127,9 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
     heads, seconds = sum(group.num_heads for group in plan.groups), sum(group.seconds for group in plan.groups)
     done = f", {len(plan.finished)} finished" if plan.finished else ""
     failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""
-    click.echo(
-        f"{len(grid.cells)} cells{done}{failing}; to train: {heads} heads in {len(plan.groups)} stacks, at most "
-        f"{duration(seconds)} (timed on a few utterances, as if no head stopped early)"
-    )
+    todo = f"to train: {heads} heads in {len(plan.groups)} stacks, at most {duration(seconds)}"
+    how = " (timed on a few utterances, as if no head stopped early)"
+    click.echo(f"{len(grid.cells)} cells{done}{failing}; {todo + how if plan.groups else 'nothing to train'}")
     for name, reason in plan.failures.items():
         click.echo(f"{name}: {reason}", err=True)
 
