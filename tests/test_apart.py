@@ -283,6 +283,26 @@ def test_cnn14_through_the_command_line_and_back(cache: Path, tmp_path: Path) ->
     assert mmser(*command).stdout == result.stdout  # finished runs are not trained again
 
 
+def test_a_mixture_hears_the_spectrum_beside_speech_and_text(cache: Path, tmp_path: Path) -> None:
+    """Its statistics are those of the training part's frames, whichever speech layer a run takes."""
+    out = tmp_path / "run"
+    result = mmser(
+        *("train-head", cache, "--head", "moe", "--granularity", "word", "--folds", "session", "--epochs", 6),
+        *("--try-layers", "0,4", "--set", "spectral=mel", "--set", "width=8", "--learning-rate", 0.01, "--out", out),
+    )
+    assert result.exit_code == 0, result.output
+    folds = pd.read_csv(out / "predictions.csv").drop_duplicates("utterance_id").set_index("utterance_id")["fold"]
+    stream = Cache(cache).stream("mel/cnn14")
+    for folder in (out / "heads").iterdir():
+        head, config = load_head(folder)
+        names = sorted(set(folds))
+        dev = names[(names.index(config["fold"]) + 1) % len(names)]
+        trained_on = folds[~folds.isin([config["fold"], dev])].index
+        frames = stream.packed("frame", utterances=list(trained_on)).values[0].astype(np.float64)
+        np.testing.assert_allclose(head.mel.standardise.mean, frames.mean(0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(head.mel.standardise.std, frames.std(0), rtol=1e-4, atol=1e-4)
+
+
 def test_conditioned_cnn14_rates_dimensions(cache: Path, tmp_path: Path) -> None:
     result = mmser(
         *("train-head", cache, "--head", "conditioned-cnn14", "--task", "dimensional", "--dimensions", "arousal"),

@@ -21,7 +21,7 @@ from mmser.train.memory import max_stacked
 from mmser.train.serial import train_serially
 from mmser.train.table import Packed, Table
 
-DIM, TEXT_DIM, LAYERS, CLASSES, NUM = 6, 5, 3, 3, 90
+DIM, TEXT_DIM, MEL_DIM, LAYERS, CLASSES, NUM = 6, 5, 4, 3, 3, 90
 
 CASES = {
     "probe": ("speech-probe", {"hidden": 8, "dropout": 0.3}, 1),
@@ -43,6 +43,7 @@ CASES = {
     "conditioned states": ("conditioned-states", {"width": 8, "blocks": 2}, 1),
     "text network": ("text-network", {"hidden": 8}, 1),
     "experts": ("moe", {"width": 8, "layers": "experts"}, LAYERS),
+    "spectral expert": ("moe", {"width": 8, "spectral": "mel"}, 1),
 }
 """Kind, options, speech layers in the mix."""
 
@@ -57,7 +58,8 @@ def a_stream(dim: int, layers: int, seed: int, dtype: torch.dtype = torch.float1
 
 def a_table() -> Table:
     speech = {"word": a_stream(DIM, LAYERS, 1), "phone": a_stream(DIM, LAYERS, 2)}
-    return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, 1, 3))
+    mel = replace(a_stream(MEL_DIM, 1, 5), word=None, time=None)
+    return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, 1, 3), mel)
 
 
 def some_labels() -> Targets:
@@ -74,7 +76,7 @@ def learnable_labels(table: Table) -> Targets:
 def a_build(case: str) -> Callable[[], nn.Module]:
     kind, options, layers = CASES[case]
     granularities = ("word", "phone") if case in ("co-attention", "mixing probe") else ("word",)
-    inputs = Inputs(DIM, TEXT_DIM, granularities, layers)
+    inputs = Inputs(DIM, TEXT_DIM, granularities, layers, MEL_DIM)
     return lambda: HEADS[kind].build(inputs, CLASSES, HEADS[kind].options(**options))
 
 
@@ -241,7 +243,7 @@ def test_labels_and_features_of_other_rows_change_nothing(case: str) -> None:
         values = stream.values.clone()
         values[:, stream.states_of(hidden)] = 1e3
         streams[name] = replace(stream, values=values)
-    other_table = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"])
+    other_table = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"], streams["mel"])
     clean = train(table, labels, a_build(case), runs, TRAINING)
     for one, other in zip(clean, train(other_table, other_labels, a_build(case), runs, TRAINING), strict=True):
         assert_identical(one, other)
@@ -363,7 +365,7 @@ def test_a_gpu_comes_to_what_a_cpu_comes_to(case: str) -> None:
     """Same order, same initial weights, same dropout; only sums are rounded otherwise."""
     table = a_table()
     streams = {name: Packed(one.values.cuda(), one.offsets.cuda()) for name, one in table.streams.items()}
-    there = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"])
+    there = Table(table.ids, {name: streams[name] for name in table.speech}, streams["text"], streams["mel"])
     on_cpu = train(table, some_labels(), a_build(case), neighbours(case), TRAINING)
     for one, other in zip(on_cpu, train(there, some_labels(), a_build(case), neighbours(case), TRAINING), strict=True):
         np.testing.assert_allclose(np.array(one.history)[:, 1], np.array(other.history)[:, 1], rtol=1e-3)

@@ -17,7 +17,7 @@ from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
 
 B, T, N, D, E = 4, 6, 5, 12, 10
-INPUTS = Inputs(speech_dim=D, text_dim=E, granularities=("word", "phone"))
+INPUTS = Inputs(speech_dim=D, text_dim=E, granularities=("word", "phone"), mel_dim=E)
 
 VARIANTS = [
     ("speech-probe", {}),
@@ -43,13 +43,14 @@ VARIANTS = [
     ("film", {"width": 8, "pooling": "attention", "dropout": 0.0}),
     ("moe", {"width": 8}),
     ("moe", {"width": 8, "layers": "experts", "gate_hidden": 4}),
+    ("moe", {"width": 8, "spectral": "mel"}),
     ("conditioned-states", {"width": 8}),
     ("text-network", {"hidden": 8}),
 ]
 
 
 def test_every_head_is_under_test() -> None:
-    """Those that read log-mel frames are in test_system_b.py."""
+    """Those that always read log-mel frames are in test_system_b.py."""
     assert {kind for kind, _ in VARIANTS} == {kind for kind in HEADS if not HEADS[kind].needs_mel}
 
 
@@ -83,7 +84,8 @@ def a_batch(extra: int = 0, layers: int = 1, key: int | None = None, empty: bool
         "phone": a_sequence([5, 0 if empty else 4, 2, T + 2], T + 2 + 3 * extra, D, layers, seed=2),
     }
     text = a_sequence([N, 0 if empty else 2, 1, 4], N + 2 * extra, E, seed=3)
-    return Batch(speech, text, None if key is None else 1000 * key + torch.arange(4))
+    mel = a_sequence([6, 0 if empty else 3, 2, 4], 6 + extra, E, seed=4)
+    return Batch(speech, text, None if key is None else 1000 * key + torch.arange(4), mel)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -150,7 +152,7 @@ def test_a_head_without_links_reads_none(kind: str, options: dict) -> None:
         absent = {name: None for name in ("word", "time") if name not in asked}
         return sequence._replace(**absent)
 
-    batch = Batch({name: bare(own) for name, own in whole.speech.items()}, bare(whole.text), None)
+    batch = Batch({name: bare(own) for name, own in whole.speech.items()}, bare(whole.text), None, whole.mel)
     head = a_head(kind, options)
     assert torch.equal(head(batch), head(whole))
 

@@ -102,7 +102,7 @@ def training_options(command: Any) -> Any:
                 "crop_s",
                 type=float,
                 default=of_training("crop_s"),
-                help="Of log-mel frames, in training.",
+                help="Of log-mel frames, in training; of cnn14 and conditioned-cnn14.",
             ),
             click.option(
                 "--schedule", type=click.Choice(SCHEDULES), default=of_training("schedule"), help="Of the rate."

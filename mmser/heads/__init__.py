@@ -53,7 +53,7 @@ class HeadKind:
     needs_text: bool
     """Reads ``batch.text``."""
     needs_mel: bool = False
-    """Reads ``batch.mel``."""
+    """Reads ``batch.mel``, whatever its options are."""
     needs_words: bool = False
     """Reads ``Sequence.word``, whatever its options are."""
 
@@ -66,6 +66,14 @@ class HeadKind:
         asked = {"word"} if self.needs_words else set()
         return frozenset(asked | ({getattr(options, "positions", "none")} - {"none"}))
 
+    def reads_mel(self, options: Any) -> bool:
+        """Whether it reads ``batch.mel`` with these options.
+
+        >>> HEADS["moe"].reads_mel(MixtureOfExpertsOptions(spectral="mel"))
+        True
+        """
+        return self.needs_mel or getattr(options, "spectral", "none") == "mel"
+
     def build(self, inputs: Inputs, num_outputs: int, options: Any) -> nn.Module:
         """The head, after a check that the inputs hold what it reads.
 
@@ -77,7 +85,7 @@ class HeadKind:
             raise ProtocolError(f"{name} reads speech, but the inputs name no granularity or have speech_dim 0")
         if self.needs_text and not inputs.text_dim:
             raise ProtocolError(f"{name} reads text, but the inputs have text_dim 0")
-        if self.needs_mel and not inputs.mel_dim:
+        if self.reads_mel(options) and not inputs.mel_dim:
             raise ProtocolError(f"{name} reads log-mel spectrograms, but the inputs have mel_dim 0")
         if num_outputs < 1:
             raise ProtocolError(f"{name} is asked for {num_outputs} outputs; expected at least 1")

@@ -1,8 +1,8 @@
 """A gated mixture of experts, one a stream, in the manner of Data & Knowledge Engineering 150 (2024).
 
-The source's experts read self-supervised states and spectral features. Here they read speech states (each granularity,
-or each encoder layer of it) and text; there is no expert for log-mel features. Marks: [S] stated by the source, [D] our
-default where it could not be read. The mechanism is Jacobs et al. (Neural Computation, 1991).
+The source's experts read self-supervised states and spectral features [S]. Here they read speech states (each
+granularity, or each encoder layer of it), text, and log-mel frames where that is asked for. Marks: [S] stated by the
+source, [D] our default where it could not be read. The mechanism is Jacobs et al. (Neural Computation, 1991).
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,9 @@ class MixtureOfExpertsOptions:
     """Width of each expert's answer, and of its hidden layer [D]."""
     layers: str = "mix"
     """What becomes of several speech layers: a learned ``mix`` for one expert [D], or ``experts``: one a layer."""
+    spectral: str = "none"
+    """An expert on the mean and deviation of each bin of the ``mel`` spectrogram, or ``none`` [D]: extraction makes
+    log-mel frames only where asked (``--mel``)."""
     gate_hidden: int = 0
     """Width of a hidden layer of the gate; 0: the gate is linear [D]."""
     dropout: float = 0.2
@@ -34,6 +37,7 @@ class MixtureOfExpertsOptions:
     def __post_init__(self) -> None:
         check_attention(self)
         check_choice("layers", self.layers, ("mix", "experts"))
+        check_choice("spectral", self.spectral, ("none", "mel"))
         check_number("gate_hidden", self.gate_hidden, least=0)
 
 
@@ -66,8 +70,11 @@ class MixtureOfExperts(Head):
             }
         )
         self.text = PooledStream("text", inputs.text_dim, 1, "mean")
+        self.mel = PooledStream("mel", inputs.mel_dim, 1, "mean+std") if options.spectral == "mel" else None
         num_speech = len(inputs.granularities) * (inputs.speech_layers if apart else 1)
         dims = [inputs.speech_dim] * num_speech + [inputs.text_dim]
+        if self.mel is not None:
+            dims.append(self.mel.out_dim)
         width, hidden = options.width, options.gate_hidden
         self.experts = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width)) for dim in dims
@@ -93,6 +100,9 @@ class MixtureOfExperts(Head):
             found = stream(batch.speech[name])
             means += found if isinstance(found, tuple) else [found]
         means.append(self.text(batch.text))
+        if self.mel is not None:
+            assert batch.mel is not None, "moe's spectral expert needs log-mel frames in the batch"
+            means.append(self.mel(batch.mel))
         gates = self.gate(torch.cat(means, -1)).softmax(-1)
         answers = torch.stack([expert(mean) for expert, mean in zip(self.experts, means, strict=True)], -2)
         return (gates.unsqueeze(-2) @ answers).squeeze(-2)

@@ -94,7 +94,7 @@ def _sources(cache: Cache, members: Sequence[Member], options: Sequence[Any], ex
         cache,
         list(dict.fromkeys(heard)),
         text=any(HEADS[member.head].needs_text for member in members),
-        mel=any(HEADS[member.head].needs_mel for member in members),
+        mel=any(HEADS[member.head].reads_mel(own) for member, own in zip(members, options, strict=True)),
         speech_stream=experiment.speech_stream,
         text_stream=experiment.text_stream,
         linked=any(HEADS[member.head].links(own) for member, own in zip(members, options, strict=True)),
@@ -168,7 +168,7 @@ def inputs_of(one: Prepared, number: int, table: Table) -> tuple[Table, Inputs]:
     """What a member reads of a table, and the sizes of that."""
     member, options, kind = one.members[number], one.options[number], HEADS[one.members[number].head]
     heard = member.granularities if kind.needs_speech else ()
-    own = table.only(heard, text=kind.needs_text, mel=kind.needs_mel, links=kind.links(options))
+    own = table.only(heard, text=kind.needs_text, mel=kind.reads_mel(options), links=kind.links(options))
     return own, Inputs(
         speech_dim=own.speech[heard[0]].values.shape[2] if heard else 0,
         text_dim=own.text.values.shape[2] if own.text is not None else 0,

@@ -29,7 +29,7 @@ from mmser.train.plan import (
     order_of,
     rates_of,
 )
-from mmser.train.stack import initial_head
+from mmser.train.stack import initial_head, stacks
 from mmser.train.table import Packed, Table
 from mmser.train.targets import Targets
 
@@ -93,7 +93,7 @@ def _train_epoch(
     total = 0.0
     rates = rates_of(epoch, len(batches), training)
     for rows, key, rate in zip(batches, keys, rates, strict=True):
-        crops = crops_of(table, run, epoch, rows, training)
+        crops = None if stacks(head) else crops_of(table, run, epoch, rows, training)
         loss = loss_of(head(_batch(table, rows, run.layer, key, crops)), torch.from_numpy(rows))
         optimizer.param_groups[0]["lr"] = run.learning_rate * float(rate)
         optimizer.zero_grad()
@@ -225,7 +225,7 @@ def _standardise(head: nn.Module, table: Table, run: Run) -> None:
     """Mean and deviation of every feature over the training rows, from all their states at once."""
     for module in head.modules():
         if isinstance(module, Standardise):
-            layer = 0 if module.stream == "text" else run.layer
+            layer = run.layer if module.stream in table.speech else 0
             stream = table.streams[module.stream]
             states = torch.cat([_states(stream, row, layer) for row in run.train_rows.tolist()]).double()
             deviation = states.std(0, correction=0)

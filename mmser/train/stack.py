@@ -104,7 +104,7 @@ def fill_standardise(stack: Stack, table: Table, runs: Sequence[Run]) -> None:
         if not isinstance(module, Standardise):
             continue
         for number, run in enumerate(runs):
-            layer = None if module.stream == "text" else run.layer
+            layer = run.layer if module.stream in table.speech else None
             rows = np.ascontiguousarray(run.train_rows, dtype=np.int64)
             case = (module.stream, layer, rows.tobytes())
             if case not in known:  # runs that differ in seed or learning rate alone share their statistics
