@@ -136,6 +136,16 @@ def test_alone_among_others_and_serially_a_run_is_the_same(case: str) -> None:
     assert_same(among[2], train_serially(table, labels, build, neighbours(case)[2], TRAINING))
 
 
+@pytest.mark.parametrize("case", ["co-attention", "mixing probe", "spectral expert"])
+def test_a_metric_loss_is_the_same_alone_among_others_and_utterance_by_utterance(case: str) -> None:
+    table, labels, build = a_table(), some_labels(), a_build(case)
+    contrasting = replace(TRAINING, metric_weight=0.5, metric_temperature=0.3)
+    serial = train_serially(table, labels, build, a_run(case), contrasting)
+    assert_same(train(table, labels, build, neighbours(case), contrasting)[1], serial)
+    plain = train_serially(table, labels, build, a_run(case), TRAINING)
+    assert serial.history[0].train_loss > plain.history[0].train_loss
+
+
 def test_without_normalising_clipping_and_weights_too() -> None:
     table, labels, build = a_table(), some_labels(), a_build("co-attention")
     plain = Training(epochs=4, batch_size=16, normalise="none", clip_norm=0.0)

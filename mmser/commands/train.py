@@ -30,6 +30,7 @@ _OF_TRAINING = (
     *("epochs", "patience", "batch_size", "class_weights", "label_smoothing"),
     *("optimiser", "momentum", "crop_s"),
     *("schedule", "warmup", "categorical_weight", "dimension_weights"),
+    *("metric_weight", "metric_temperature"),
 )
 """The options that are fields of :class:`~mmser.train.options.Training`."""
 
@@ -120,6 +121,15 @@ def training_options(command: Any) -> Any:
                 type=float,
                 default=of_training("categorical_weight"),
                 help="--task both: 0 to 1.",
+            ),
+            click.option(
+                "--metric-weight",
+                type=float,
+                default=of_training("metric_weight"),
+                help="Of supervised contrast between utterances. 0: none.",
+            ),
+            click.option(
+                "--metric-temperature", type=float, default=of_training("metric_temperature"), help="Of that."
             ),
             click.option(
                 "--dimension-weights", default="", show_default=False, help="A number each. [default: all equal]"

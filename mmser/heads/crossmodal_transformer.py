@@ -2,7 +2,8 @@
 
 They follow MulT (Tsai et al., ACL 2019, arXiv 1906.00295), which is the source of what is marked so here.
 
-The metric-learning loss that some add is computed between utterances and is no output of a head: it is not offered.
+The metric-learning loss that some add lies between utterances: it is an option of training, for every head
+(:attr:`mmser.train.options.Training.metric_weight`).
 Marks: [S] stated by MulT, [M] remembered of it and not confirmed, [D] our default.
 """
 

@@ -20,7 +20,7 @@ from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
 from mmser.train.apart import Ask, Report, Watch, train_apart
 from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
-from mmser.train.losses import task_losses
+from mmser.train.losses import metric_losses, task_losses
 from mmser.train.memory import max_stacked
 from mmser.train.optim import StackedAdamW
 from mmser.train.plan import (
@@ -206,8 +206,13 @@ class _Group:
     def _step(self, block: Block, parts: Iterable[Batch], goal: Goal, factors: list[float]) -> Tensor:
         """One step of a block's runs, on a batch in parts; their losses before it."""
         leaves = self.stack.leaves(block.span)
-        said = torch.cat([self.stack(leaves, part, block.span, block.members) for part in parts], 1)
-        losses = task_losses(said, goal, self.class_weights[block.span], self.training)
+        weight, num = self.training.metric_weight, self.targets.num_outputs
+        said = torch.cat(
+            [self.stack(leaves, part, block.span, block.members, features=weight > 0) for part in parts], 1
+        )
+        losses = task_losses(said[..., :num], goal, self.class_weights[block.span], self.training)
+        if weight:
+            losses = losses + weight * metric_losses(said[..., num:], goal.shares, self.training.metric_temperature)
         # A run's parameters sway its own loss alone, so the gradient of the sum is each run's own gradient.
         gradients = torch.autograd.grad(losses.sum(), leaves)
         self.optimizer.step(self.stack.weights, gradients, factors, block.first)

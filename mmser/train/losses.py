@@ -1,5 +1,7 @@
 """What training makes small: cross-entropy over classes, 1 - CCC over dimensions, or a weighted sum of both.
 
+Where it is asked for, contrast between the utterances of a batch is added.
+
 All are written for R runs at once, without a decision that depends on data, and with sums in place of scatters: their
 gradients are the same on every call, on a GPU too.
 """
@@ -82,3 +84,28 @@ def rating_losses(outputs: Tensor, ratings: Tensor, dimension_weights: tuple[flo
     distance = torch.where(defined, 1 - above / torch.where(defined, below, 1.0), 0.0)
     weights = distance.new_tensor(dimension_weights or (1.0,) * distance.shape[-1])
     return (distance * weights).sum(-1) / weights.sum()
+
+
+def metric_losses(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
+    """Each run's supervised contrastive loss on its batch, (R,): Khosla et al. 2020, equation 2.
+
+    For each utterance, the mean over the others of its class of -log softmax of the cosines to all others; the mean of
+    that over the utterances that have another of their class. A class is the largest share; a row whose class is not
+    known is compared with nothing. A batch without two of a class has loss 0.
+
+    Args:
+        features: (R, B, F), of any length.
+        shares: (R, B, C); rows of zeros have no say.
+        temperature: divides the cosines.
+    """
+    known = shares.sum(-1) > 0
+    # Not normalize(): its slope at a vector of zeros (a head of silence) is no number under a maximum.
+    direction = features / (features.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+    others = known.unsqueeze(1) & known.unsqueeze(2) & ~torch.eye(known.shape[1], dtype=torch.bool, device=known.device)
+    classes = shares.argmax(-1)
+    same = others & (classes.unsqueeze(1) == classes.unsqueeze(2))
+    cosines = (direction @ direction.transpose(1, 2)) / temperature
+    logs = cosines.masked_fill(~others, torch.finfo(cosines.dtype).min).log_softmax(-1)
+    count = same.sum(-1)
+    of_each = -(torch.where(same, logs, 0.0)).sum(-1) / count.clamp(min=1)
+    return of_each.sum(-1) / (count > 0).sum(-1).clamp(min=1)

@@ -28,7 +28,7 @@ def max_stacked(table: Table, head: nn.Module, runs: Sequence[Run], training: Tr
     layer = None if runs[0].layer is None else torch.tensor([runs[0].layer])
     stacked = table.gather(longest, layer, torch.zeros(longest.shape, dtype=torch.int64))
     batch = tree_map(lambda leaf: leaf[0] if isinstance(leaf, Tensor) else leaf, stacked)
-    sequences = [*batch.speech.values(), *([batch.text] if batch.text is not None else [])]
+    sequences = [*batch.speech.values(), *(one for one in (batch.text, batch.mel) if one is not None)]
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

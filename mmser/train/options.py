@@ -57,6 +57,11 @@ class Training:
     """Of the cross-entropy where classes and dimensions are learnt together; the CCC loss has the rest."""
     dimension_weights: tuple[float, ...] = ()
     """Of each dimension in the CCC loss; empty: all equal."""
+    metric_weight: float = 0.0
+    """Of a metric-learning loss that is added where classes are told: supervised contrast between the utterances of a
+    batch (Khosla et al. 2020, arXiv 2004.11362) on what the head's last layer sees. 0: none."""
+    metric_temperature: float = 0.1
+    """Divides the cosines in that loss (theirs: 0.1)."""
     memory_gb: float = 0.0
     """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise."""
 
@@ -65,8 +70,10 @@ class Training:
             check_number(name, getattr(self, name), least=1)
         for name in ("beta1", "beta2", "momentum", "label_smoothing", "warmup"):
             check_number(name, getattr(self, name), least=0, below=1)
-        for name in ("epsilon", "clip_norm", "memory_gb", "crop_s"):
+        for name in ("epsilon", "clip_norm", "memory_gb", "crop_s", "metric_weight", "metric_temperature"):
             check_number(name, getattr(self, name), least=0)
+        if not self.metric_temperature:
+            raise ProtocolError("metric_temperature is 0; expected more: cosines are divided by it")
         check_choice("class_weights", self.class_weights, ("none", "balanced"))
         check_choice("optimiser", self.optimiser, OPTIMISERS)
         if self.optimiser == "sgd" and not self.momentum:
@@ -183,6 +190,8 @@ class Experiment:
                 f"{len(self.training.dimension_weights)} weights for {len(self.dimensions)} dimensions "
                 f"({', '.join(self.dimensions)}); expected one for each"
             )
+        if self.training.metric_weight and not self.has_classes:
+            raise ProtocolError(f"a metric loss draws classes together, and the task is {self.task}")
         if self.soft and not self.has_classes:
             raise ProtocolError(f"soft labels ({self.soft}...) are for classes, and the task is {self.task}")
 

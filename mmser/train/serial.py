@@ -55,7 +55,7 @@ def train_serially(
     course = Progress(run, training)
     best = _state(head)
     while not course.done:
-        loss = _train_epoch(head, optimizer, table, loss_of, run, training, len(course.history) + 1)
+        loss = _train_epoch(head, optimizer, table, targets, loss_of, run, training, len(course.history) + 1)
         if course.record(loss, _score(head, table, targets, run, training.batch_size)):
             best = _state(head)
         after(len(course.history), head)
@@ -81,6 +81,7 @@ def _train_epoch(
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
     table: Table,
+    targets: Targets,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     run: Run,
     training: Training,
@@ -94,7 +95,14 @@ def _train_epoch(
     rates = rates_of(epoch, len(batches), training)
     for rows, key, rate in zip(batches, keys, rates, strict=True):
         crops = None if stacks(head) else crops_of(table, run, epoch, rows, training)
-        loss = loss_of(head(_batch(table, rows, run.layer, key, crops)), torch.from_numpy(rows))
+        batch = _batch(table, rows, run.layer, key, crops)
+        if training.metric_weight:
+            features = head.features(batch)  # type: ignore[operator]
+            said = head.classify(head.dropout(features, key.to(table.device)))  # type: ignore[operator]
+            contrast = _contrast(features, targets.shares[torch.from_numpy(rows)], training.metric_temperature)
+            loss = loss_of(said, torch.from_numpy(rows)) + training.metric_weight * contrast
+        else:
+            loss = loss_of(head(batch), torch.from_numpy(rows))
         optimizer.param_groups[0]["lr"] = run.learning_rate * float(rate)
         optimizer.zero_grad()
         loss.backward()
@@ -146,6 +154,21 @@ def _loss_of(run: Run, targets: Targets, training: Training) -> Callable[[Tensor
         return share * of_classes(logits, rows) + (1 - share) * of_ratings(said, rows)
 
     return both
+
+
+def _contrast(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
+    """Supervised contrast (Khosla et al. 2020, equation 2), utterance by utterance."""
+    known = torch.nonzero(shares.sum(1) > 0).flatten().tolist()
+    classes = shares.argmax(1).tolist()
+    directions = F.normalize(features, dim=1)
+    terms = []
+    for i in known:
+        others = [j for j in known if j != i]
+        alike = [j for j in others if classes[j] == classes[i]]
+        if alike:
+            logs = (directions[others] @ directions[i] / temperature).log_softmax(0)
+            terms.append(-torch.stack([logs[others.index(j)] for j in alike]).mean())
+    return torch.stack(terms).mean() if terms else features.sum() * 0
 
 
 @torch.no_grad()

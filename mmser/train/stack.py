@@ -1,6 +1,7 @@
 """Many heads of one shape as one: every parameter has a leading axis, a run's parameters are one row of a matrix."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,19 @@ from mmser.train.plan import Run
 from mmser.train.table import Table
 
 
+class Showing(nn.Module):
+    """A head that also shows what its last layer sees (:mod:`mmser.heads`: every head has ``features``)."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head: Any = head
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs and features side by side, (B, num_outputs + F)."""
+        features = self.head.features(batch)
+        return torch.cat([self.head.classify(self.head.dropout(features, batch.key)), features], -1)
+
+
 class Stack:
     """R heads. ``weights`` (R, P) holds all parameters, ``buffers`` maps a name to (R, ...)."""
 
@@ -26,6 +40,7 @@ class Stack:
             rows.append(torch.cat([p.detach().flatten() for p in head.parameters()]))
             buffers.append(dict(head.named_buffers()))
         self.template = head.to(device)
+        self.showing = Showing(self.template)
         self.shapes = {name: p.shape for name, p in head.named_parameters()}
         self.weights = torch.stack(rows).to(device)
         self.buffers = {name: torch.stack([b[name] for b in buffers]).to(device) for name in buffers[0]}
@@ -47,23 +62,31 @@ class Stack:
         views = zip(columns, self.shapes.values(), strict=True)
         return [column.view(len(column), *shape).detach().requires_grad_() for column, shape in views]
 
-    def __call__(self, leaves: Sequence[Tensor], batch: Batch, span: slice, members: int = 1) -> Tensor:
+    def __call__(
+        self, leaves: Sequence[Tensor], batch: Batch, span: slice, members: int = 1, *, features: bool = False
+    ) -> Tensor:
         """Outputs (R', B, num_outputs) of the runs in ``span``, of which ``leaves`` are the parameters.
 
-        ``batch`` is R' / ``members`` batches: each is shared by so many runs, neighbours of each other.
+        ``batch`` is R' / ``members`` batches: each is shared by so many runs, neighbours of each other. With
+        ``features``, what the heads' last layers see stands behind their outputs: (R', B, num_outputs + F).
         """
+        one = self._showing if features else self._one
         parameters = dict(zip(self.shapes, leaves, strict=True))
         buffers = {name: value[span] for name, value in self.buffers.items()}
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
         if members == 1:
-            return vmap(self._one, in_dims=(0, 0, axes))(parameters, buffers, batch)
+            return vmap(one, in_dims=(0, 0, axes))(parameters, buffers, batch)
         for part in (parameters, buffers):
             part.update({name: value.unflatten(0, (-1, members)) for name, value in part.items()})
-        sharing = vmap(self._one, in_dims=(0, 0, None))
+        sharing = vmap(one, in_dims=(0, 0, None))
         return vmap(sharing, in_dims=(0, 0, axes))(parameters, buffers, batch).flatten(0, 1)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
         return functional_call(self.template, (parameters, buffers), (batch,))
+
+    def _showing(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
+        inside = {f"head.{name}": value for name, value in {**parameters, **buffers}.items()}
+        return functional_call(self.showing, inside, (batch,))
 
     def state(self, row: int, weights: Tensor | None = None) -> dict[str, Tensor]:
         """What ``load_state_dict`` takes, on the CPU: run ``row``'s, or with other ``weights`` (P,)."""
