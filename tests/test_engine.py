@@ -43,6 +43,7 @@ CASES = {
     "conditioned states": ("conditioned-states", {"width": 8, "blocks": 2}, 1),
     "text network": ("text-network", {"hidden": 8}, 1),
     "experts": ("moe", {"width": 8, "layers": "experts"}, LAYERS),
+    "prior of a lexicon": ("bayesian-coattention", {"width": 8, "heads": 2, "prior": "lexicon"}, 1),
     "spectral expert": ("moe", {"width": 8, "spectral": "mel"}, 1),
 }
 """Kind, options, speech layers in the mix."""
@@ -53,12 +54,13 @@ def a_stream(dim: int, layers: int, seed: int, dtype: torch.dtype = torch.float1
     lengths = rng.integers(0, 6, NUM)
     values = torch.from_numpy(rng.normal(1.0, 2.0, (layers, lengths.sum(), dim))).to(dtype)
     words = torch.from_numpy(np.concatenate([np.arange(length) // 2 - (seed == 2) for length in lengths]))
-    return Packed(values, torch.tensor([0, *np.cumsum(lengths)]), words, words / 3 + 0.1 * seed)
+    weights = torch.from_numpy(rng.random(len(words), dtype=np.float32))
+    return Packed(values, torch.tensor([0, *np.cumsum(lengths)]), words, words / 3 + 0.1 * seed, weights)
 
 
 def a_table() -> Table:
     speech = {"word": a_stream(DIM, LAYERS, 1), "phone": a_stream(DIM, LAYERS, 2)}
-    mel = replace(a_stream(MEL_DIM, 1, 5), word=None, time=None)
+    mel = a_stream(MEL_DIM, 1, 5).linked_by(())
     return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, 1, 3), mel)
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.attention import Block
-from mmser.heads.batch import Batch, Inputs, Sequence
+from mmser.heads.batch import LINKS, Batch, Inputs, Sequence
 from mmser.heads.coattention import CoAttention, CoAttentionOptions, PairLayer
 from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked_mean, masked_std
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
@@ -32,6 +32,7 @@ VARIANTS = [
     ("cls-coattention", {"width": 8, "heads": 1, "summary": "attention", "feedforward": False, "block_dropout": 0.0}),
     ("bayesian-coattention", {"width": 8, "heads": 2}),
     ("bayesian-coattention", {"width": 8, "heads": 1, "shape": 1.0, "prior": "none", "pooling": "attention"}),
+    ("bayesian-coattention", {"width": 8, "heads": 2, "prior": "lexicon"}),
     ("crossmodal-transformer", {"width": 8, "heads": 2, "blocks": 2, "focus": 3.0, "positions": "time"}),
     ("crossmodal-transformer", {"width": 8, "heads": 1, "blocks": 1, "self_attention": False, "pooling": "mean+std"}),
     ("mmer-cross", {"width": 8, "heads": 2}),
@@ -75,7 +76,8 @@ def a_sequence(lengths: list[int], width: int, dim: int, layers: int = 1, seed: 
     places = torch.arange(width).expand_as(mask)
     word = torch.where(mask & (places != 3), places // 2, -1)  # the fourth state belongs to no word
     time = torch.where(word >= 0, 0.1 + 0.2 * places, -1.0)
-    return Sequence(values if layers > 1 else values[:, 0], mask, word, time)
+    lexicon = torch.where(word >= 0, 0.3 * word, 0.0)
+    return Sequence(values if layers > 1 else values[:, 0], mask, word, time, lexicon)
 
 
 def a_batch(extra: int = 0, layers: int = 1, key: int | None = None, empty: bool = False) -> Batch:
@@ -145,11 +147,12 @@ def test_a_head_is_its_features_and_a_linear_layer(kind: str, options: dict) -> 
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_a_head_without_links_reads_none(kind: str, options: dict) -> None:
     asked = HEADS[kind].links(HEADS[kind].options(**options))
-    assert asked == ({"word"} if kind == "aligned-words" else {options.get("positions", "none")} - {"none"})
+    lexicon = {"lexicon"} if options.get("prior") == "lexicon" else set()
+    assert asked == ({"word"} if kind == "aligned-words" else {options.get("positions", "none")} - {"none"} | lexicon)
     whole = a_batch()
 
     def bare(sequence: Sequence) -> Sequence:
-        absent = {name: None for name in ("word", "time") if name not in asked}
+        absent = {name: None for name in LINKS if name not in asked}
         return sequence._replace(**absent)
 
     batch = Batch({name: bare(own) for name, own in whole.speech.items()}, bare(whole.text), None, whole.mel)
@@ -175,7 +178,7 @@ def test_options_can_be_built_without_arguments_and_are_frozen(kind: str) -> Non
         ("coattention", {"positions": "index"}, "positions is 'index'; expected one of: none, word, time"),
         ("cls-coattention", {"summary": "cls"}, "summary is 'cls'; expected one of: mean, attention"),
         ("bayesian-coattention", {"shape": 0}, "shape is 0; expected more"),
-        ("bayesian-coattention", {"prior": "lexicon"}, "prior is 'lexicon'; expected one of: contextual, none"),
+        ("bayesian-coattention", {"prior": "flat"}, "prior is 'flat'; expected one of: contextual, lexicon, none"),
         ("crossmodal-transformer", {"focus": 0}, "focus is 0; expected more"),
         ("aligned-words", {"blocks": -1}, "blocks is -1; expected at least 0"),
         ("film", {"pooling": "max"}, "pooling is 'max'; expected one of: mean, mean+std, attention"),

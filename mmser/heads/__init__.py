@@ -58,12 +58,14 @@ class HeadKind:
     """Reads ``Sequence.word``, whatever its options are."""
 
     def links(self, options: Any) -> frozenset[str]:
-        """What ties speech to text in the batch that it reads: ``word``, ``time``, both or nothing.
+        """What states know besides their values in the batch that it reads: some of :data:`mmser.heads.batch.LINKS`.
 
         >>> sorted(HEADS["coattention"].links(CoAttentionOptions(positions="time")))
         ['time']
         """
         asked = {"word"} if self.needs_words else set()
+        if getattr(options, "prior", "") == "lexicon":
+            asked.add("lexicon")
         return frozenset(asked | ({getattr(options, "positions", "none")} - {"none"}))
 
     def reads_mel(self, options: Any) -> bool:

@@ -8,6 +8,9 @@ from torch import Tensor
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
 
+LINKS = ("word", "time", "lexicon")
+"""What a state can know besides its values: fields of :class:`Sequence` that heads ask for."""
+
 
 class Sequence(NamedTuple):
     """States of B utterances, padded to the longest."""
@@ -22,6 +25,9 @@ class Sequence(NamedTuple):
     time: Tensor | None = None
     """(B, T) float32: the middle of a state in seconds of the utterance, for a token that of its word as it was spoken;
     -1: not known. Only for heads that ask."""
+    lexicon: Tensor | None = None
+    """(B, T) float32: the weight of a state's word in an emotion lexicon; 0: not in it, or no word. Only for heads that
+    ask."""
 
 
 class Batch(NamedTuple):

@@ -2,9 +2,9 @@
 
 The randomness is that of Bayesian attention modules (Fan et al., NeurIPS 2020, arXiv 2010.10604): an attention weight
 is not a number but a Weibull variable whose mean is the exponential of the score. The source takes its prior over words
-from an emotion lexicon. mmser brings none: the prior offered is a learned one. It enters the weights as a factor; the
-divergence from it that the source adds to its loss is no output of a head and is left out. Marks: [S] stated by those
-sources, [D] our default where they could not be read.
+from an emotion lexicon [S]. mmser brings none (they have licences of their own) and reads yours; without one, the prior
+is a learned score. Either enters the weights as a factor [D]; the divergence from the prior that Fan et al. add to
+their loss is left out. Marks: [S] stated by those sources, [D] our default where they could not be read.
 """
 
 import math
@@ -33,8 +33,9 @@ class BayesianCoAttentionOptions:
     shape: float = 10.0
     """Weibull shape k: the larger, the less random; a weight's deviation is about 1.28 / k of it [D]."""
     prior: str = "contextual"
-    """Over the states asked: ``contextual``, a learned linear score of each state, the same for every query and head
-    (Fan et al.: a prior that depends on the keys [S]); or ``none``."""
+    """Over the states asked, the same for every query and head: ``contextual``, a learned linear score of each state
+    (Fan et al.: a prior that depends on the keys [S]); ``lexicon``, the weight of its word in an emotion lexicon
+    (:attr:`mmser.train.options.Experiment.lexicon`) times a learned number that begins at 1; or ``none``."""
     feedforward: bool = True
     """Feed-forward layer (four times the width, GELU) after each attention [D]."""
     pooling: str = "mean"
@@ -49,7 +50,7 @@ class BayesianCoAttentionOptions:
         check_number("shape", self.shape, least=0)
         if self.shape == 0:
             raise ProtocolError("shape is 0; expected more: a Weibull variable has a positive shape")
-        check_choice("prior", self.prior, ("contextual", "none"))
+        check_choice("prior", self.prior, ("contextual", "lexicon", "none"))
 
 
 class StochasticAttention(Attention):
@@ -63,6 +64,7 @@ class StochasticAttention(Attention):
         super().__init__(width, heads)
         self.shape = shape
         self.prior = nn.Linear(width, 1, bias=False) if prior == "contextual" else None
+        self.trust = nn.Parameter(torch.ones(1)) if prior == "lexicon" else None
         self.draw = KeyedUniform()
 
     def forward(self, query: Tensor, context: Sequence, key: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -70,6 +72,9 @@ class StochasticAttention(Attention):
         scores = self.scores(query, context)
         if self.prior is not None:
             scores = scores + self.prior(context.values).squeeze(-1)[:, None, None, :]
+        if self.trust is not None:
+            assert context.lexicon is not None, "the batch holds no lexicon: HeadKind.links() asks for it"
+            scores = scores + self.trust * context.lexicon[:, None, None, :]
         if key is not None:
             # exp(-log Gamma) cancels in the softmax but is the variable's scale: kept, so that its mean is exp(score)
             scores = scores + (-self.draw(scores.shape, key).log()).log() / self.shape - math.lgamma(1 + 1 / self.shape)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from mmser.heads.batch import Batch, Sequence
+from mmser.heads.batch import LINKS, Batch, Sequence
 from mmser.heads.layers import Standardise
 from mmser.metrics import concordance_correlation
 from mmser.train.crops import crops_of, whole_batches
@@ -30,7 +30,7 @@ from mmser.train.plan import (
     rates_of,
 )
 from mmser.train.stack import initial_head, stacks
-from mmser.train.table import Packed, Table
+from mmser.train.table import NO_LINK, Packed, Table
 from mmser.train.targets import Targets
 
 
@@ -221,15 +221,16 @@ def _sequence(stream: Packed, rows: NDArray[np.int64], layer: int | None, crops:
     if not values.shape[1]:
         values = values.new_zeros(len(states), 1, *values.shape[2:])
     mask = torch.arange(values.shape[1], device=lengths.device) < lengths[:, None]
-    links = [_links(stream, link, rows, values.shape[1]) for link in (stream.word, stream.time)]
+    links = [_links(stream, name, rows, values.shape[1]) for name in LINKS]
     return Sequence(values.transpose(1, 2) if values.dim() == 4 else values, mask, *links)
 
 
-def _links(stream: Packed, link: Tensor | None, rows: NDArray[np.int64], width: int) -> Tensor | None:
-    """The words or times of ``rows``, -1 in the padding."""
+def _links(stream: Packed, name: str, rows: NDArray[np.int64], width: int) -> Tensor | None:
+    """The words, times or weights of ``rows``; in the padding what stands for none."""
+    link = getattr(stream, name)
     if link is None:
         return None
-    found = torch.full((len(rows), width), -1, dtype=link.dtype, device=link.device)
+    found = torch.full((len(rows), width), NO_LINK[name], dtype=link.dtype, device=link.device)
     for place, row in enumerate(rows.tolist()):
         own = link[stream.offsets[row] : stream.offsets[row + 1]]
         found[place, : len(own)] = own

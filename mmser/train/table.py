@@ -16,6 +16,9 @@ from mmser.heads.layers import masked_mean
 _CHUNK = 1 << 14
 """States turned to float64 at a time: 100 MB at 768 dimensions."""
 
+NO_LINK = {"word": -1, "time": -1, "lexicon": 0}
+"""What stands for no word, no time, no weight."""
+
 _MEANS = 32
 """Utterances averaged at a time: 150 MB of frames for half a minute each."""
 
@@ -42,6 +45,8 @@ class Packed:
     """(N,) int64: the word of the transcript that each state belongs to, -1 for none; None where no head asks."""
     time: Tensor | None = None
     """(N,) float32: the middle of each state in seconds, -1 where not known; None where no head asks."""
+    lexicon: Tensor | None = None
+    """(N,) float32: the weight of each state's word in a lexicon, 0 for none; None where no head asks."""
 
     def __post_init__(self) -> None:
         if self.values.dim() != 3 or self.values.dtype not in (torch.float16, torch.float32):
@@ -54,14 +59,19 @@ class Packed:
             raise ProtocolError(f"offsets do not run from 0 to the {self.values.shape[1]} states that there are")
         if bool((ends.diff() < 0).any()):
             raise ProtocolError("offsets run backwards: an utterance would have fewer than 0 states")
-        for name, link in (("words", self.word), ("times", self.time)):
+        for name, link in zip(heads.LINKS, self.links, strict=True):
             if link is not None and link.shape != self.values.shape[1:2]:
                 raise ProtocolError(
-                    f"{name} of shape {tuple(link.shape)} for {self.values.shape[1]} states; expected one each"
+                    f"{name} links of shape {tuple(link.shape)} for {self.values.shape[1]} states; expected one each"
                 )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def links(self) -> list[Tensor | None]:
+        """What each state knows besides its values, in the order of :data:`mmser.heads.batch.LINKS`."""
+        return [self.word, self.time, self.lexicon]
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -76,8 +86,8 @@ class Packed:
             layer: (R,) int64: each run's layer. None: all layers if there are several, for a learned mix.
 
         Returns:
-            Values (R, B, T, D), or (R, B, L, T, D) for all layers, float32; mask (R, B, T); word and time (R, B, T)
-            where this holds them.
+            Values (R, B, T, D), or (R, B, L, T, D) for all layers, float32; mask (R, B, T); word, time and lexicon
+            (R, B, T) where this holds them.
         """
         num_layers, num_states, dim = self.values.shape
         lengths = self.lengths[rows]
@@ -90,7 +100,8 @@ class Packed:
         # Padding reads the utterance's own last state: the nearest memory, and never another utterance's.
         index = self.offsets[rows].unsqueeze(-1) + torch.minimum(steps, (lengths - 1).clamp_(min=0))
         index.clamp_(max=max(0, num_states - 1))
-        hold, links = mask, [_linked(link, index, mask) for link in (self.word, self.time)]
+        links = [_linked(name, link, index, mask) for name, link in zip(heads.LINKS, self.links, strict=True)]
+        hold = mask
         if layer is not None:
             index += (layer.to(device) * num_states)[:, None, None]
         elif num_layers > 1:
@@ -103,9 +114,10 @@ class Packed:
         return heads.Sequence(states if full else states.mul_(hold.unsqueeze(-1)), mask, *links)
 
     def linked_by(self, links: Collection[str]) -> "Packed":
-        """The same states with their words and times only where ``links`` names ``word`` and ``time``."""
-        word, time = (self.word if "word" in links else None), (self.time if "time" in links else None)
-        return self if word is self.word and time is self.time else replace(self, word=word, time=time)
+        """The same states with no other links than ``links`` names."""
+        held = [name for name, link in zip(heads.LINKS, self.links, strict=True) if link is not None]
+        dropped = {name: None for name in held if name not in links}
+        return replace(self, **dropped) if dropped else self  # type: ignore[arg-type]
 
     def states_of(self, rows: NDArray[np.int64]) -> Tensor:
         """(m,) int64 on the device: which states belong to the utterances ``rows``, in their order."""
@@ -210,13 +222,13 @@ class Table:
             granularities: of speech.
             text: whether it reads tokens.
             mel: whether it reads log-mel frames.
-            links: ``word`` and ``time``, whichever it reads (:meth:`mmser.heads.HeadKind.links`).
+            links: those of :data:`mmser.heads.batch.LINKS` that it reads (:meth:`mmser.heads.HeadKind.links`).
 
         Raises:
             ProtocolError: a stream has no such links, as that of whole utterances.
         """
         for name in [*granularities, *(["text"] if text else [])]:
-            if not {link for link in ("word", "time") if getattr(self.streams[name], link) is not None} >= set(links):
+            if any(getattr(self.streams[name], link) is None for link in links):
                 raise ProtocolError(
                     f"{name} states belong to no word of the transcript: a head that reads words or positions takes "
                     "frame, phone, syllable or word states"
@@ -270,10 +282,10 @@ def _per_speaker(stream: Packed, speakers: list[NDArray[np.int64]]) -> Packed:
     return replace(stream, values=values)
 
 
-def _linked(link: Tensor | None, index: Tensor, mask: Tensor) -> Tensor | None:
-    """The words or times of the states ``index``; -1 in the padding."""
+def _linked(name: str, link: Tensor | None, index: Tensor, mask: Tensor) -> Tensor | None:
+    """A link of the states ``index``; in the padding what stands for none."""
     if link is None:
         return None
     if not len(link):
-        return torch.full_like(index, -1, dtype=link.dtype)
-    return link[index].masked_fill_(~mask, -1)
+        return torch.full_like(index, NO_LINK[name], dtype=link.dtype)
+    return link[index].masked_fill_(~mask, NO_LINK[name])
