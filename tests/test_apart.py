@@ -264,7 +264,7 @@ def test_late_fusion_of_cnn14_and_a_text_network_through_the_command_line(cache:
 
 def test_cnn14_through_the_command_line_and_back(cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ("train-head", cache, "--head", "cnn14", "--folds", "session", "--epochs", 20, *QUICK, "--out", out)
+    command = ("train-head", cache, "--head", "cnn14", "--folds", "session", "--epochs", 30, *QUICK, "--out", out)
     result = mmser(*command)
     assert result.exit_code == 0, result.output
     predictions = pd.read_csv(out / "predictions.csv")

@@ -24,7 +24,10 @@ def test_a_head_comes_back_as_it_was(tmp_path: Path, kind: str, options: dict) -
     assert torch.equal(torch.get_rng_state(), before)
     assert (config["kind"], config["labels"], config["layer"]) == (kind, CONFIG["labels"], 9)
     assert (loaded.inputs, loaded.num_outputs, loaded.options) == (head.inputs, head.num_outputs, head.options)
-    assert torch.equal(loaded(a_batch(key=3)), head(a_batch(key=3)))
+    for name, value in head.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    # Not to the bit: where a file's tensors lie in memory decides over the order in which a product is summed.
+    torch.testing.assert_close(loaded(a_batch(key=3)), head(a_batch(key=3)), rtol=1e-5, atol=1e-6)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -94,7 +97,7 @@ def test_every_head_saves_and_loads_itself(tmp_path: Path, kind: str) -> None:
     for loaded in (type(head).from_pretrained(tmp_path), Head.from_pretrained(str(tmp_path))):
         assert type(loaded) is HEADS[kind].module
         assert not loaded.training
-        assert torch.equal(loaded(a_batch()), head.eval()(a_batch()))
+        torch.testing.assert_close(loaded(a_batch()), head.eval()(a_batch()), rtol=1e-5, atol=1e-6)
     assert json.loads((tmp_path / "config.json").read_text())["labels"] == CONFIG["labels"]
 
 

@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner, Result
+from small_cache import edit_manifest
+from small_corpus import make_corpus, run
 
+from mmser.cli import main
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Sequence
 from mmser.heads.bayesian_coattention import StochasticAttention
+from mmser.heads.store import load_head
 from mmser.train.lexicon import Lexicon, read_lexicon, weighed
 from mmser.train.table import Packed, Table
 
@@ -67,3 +73,46 @@ def test_the_prior_multiplies_the_weights_of_attention() -> None:
         _, plain = attention(torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(1)), context)
     expected = plain * (2.0 * weight).exp()
     torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six utterances of three speakers."""
+    folder = tmp_path_factory.mktemp("lexicon")
+    run(make_corpus(folder), folder / "cache", keep=("word", "utterance"))
+
+    def tell(rows: pd.DataFrame) -> None:
+        rows["speaker"], rows["label"] = list("aabbcc"), ["hot", "cold"] * 3
+
+    edit_manifest(folder / "cache", tell)
+    return folder / "cache"
+
+
+def mmser(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert "Traceback" not in result.output
+    return result
+
+
+def trained(cache: Path, out: Path, *more: object) -> Result:
+    chosen = ("--head", "bayesian-coattention", "--granularity", "word", "--layer", "-1", "--epochs", 2)
+    return mmser("train-head", cache, *chosen, "--set", "width=8", "--set", "heads=2", "--out", out, *more)
+
+
+def test_a_head_learns_with_a_lexicon_and_its_folder_keeps_the_weights(cache: Path, tmp_path: Path) -> None:
+    path, out, prior = written(tmp_path, "word,weight\nhi,0.123456789\nyes,1\n"), tmp_path / "run", "prior=lexicon"
+    result = trained(cache, out, "--set", prior, "--lexicon", path)
+    assert result.exit_code == 0, result.output
+    assert read_lexicon(out / "lexicon.csv").digest == read_lexicon(path).digest
+    head, _ = load_head(sorted((out / "heads").iterdir())[0])
+    assert head.pairs["word"].text.attention.trust.item() != 1.0
+    assert trained(cache, out, "--set", prior, "--lexicon", path).stdout == result.stdout
+    changed = trained(cache, out, "--set", prior, "--lexicon", written(tmp_path, "word,weight\nhi,0.2\n"))
+    assert changed.exit_code == 1
+    assert "the heads here were trained with other weights" in changed.output
+
+
+def test_a_lexicon_and_a_head_that_reads_it_belong_together(cache: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, "word,weight\nhi,1\n")
+    assert "give --lexicon FILE" in trained(cache, tmp_path / "a", "--set", "prior=lexicon").output
+    assert "no head here reads one" in trained(cache, tmp_path / "b", "--lexicon", path).output

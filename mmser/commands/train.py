@@ -134,6 +134,13 @@ def training_options(command: Any) -> Any:
             click.option(
                 "--dimension-weights", default="", show_default=False, help="A number each. [default: all equal]"
             ),
+            click.option(
+                "--lexicon",
+                default="",
+                show_default=False,
+                metavar="FILE",
+                help="Table of word, weight: bayesian-coattention's prior=lexicon.",
+            ),
             click.option("--speech-stream", help="Which stream, where several would do (mmser cache info)."),
             click.option("--text-stream", help="The same for text."),
             click.option("--device", default=default("device"), help="auto, cpu, cuda, ..."),

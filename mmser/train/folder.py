@@ -7,6 +7,7 @@
       fusions/                fitted on dev: fold0-seed0.safetensors (mmser.train.fusion)
       heads/<run>/            model.safetensors, config.json (mmser.heads.store)
       predictions.csv         every test utterance of every head, fold and seed
+      lexicon.csv             the weights of words, where a head takes them as its prior
       results.csv             the figures of every head, fold and seed that was tested
       trials.csv              dev scores of all runs, where several settings were tried
       summary.json            the lines of the tables that are printed
@@ -153,10 +154,10 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table whole or not at all, figures with six digits."""
+def write_csv(table: pd.DataFrame, path: Path, *, precise: bool = False) -> None:
+    """Write a table whole or not at all, figures with six digits, or with all that they have."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    table.to_csv(temporary, index=False, float_format="%.6g")
+    table.to_csv(temporary, index=False, float_format=None if precise else "%.6g")
     temporary.replace(path)
 
 

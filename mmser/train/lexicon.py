@@ -4,6 +4,8 @@ mmser ships none, since those that exist have licences of their own. Any becomes
 say, the distance from the neutral point, of an intensity lexicon the largest intensity.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
+from mmser.manifest import Manifest
+from mmser.train.folder import write_csv
 from mmser.train.table import Packed, Table
 from mmser.transcript import transcript_words
 
@@ -27,6 +31,11 @@ class Lexicon:
 
     weights: Mapping[str, float]
     """Lower-case word, without the punctuation around it, to its weight; a word that is not there has 0."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of words and weights, in hex."""
+        return hashlib.sha256(json.dumps(sorted(self.weights.items())).encode()).hexdigest()
 
     def of(self, word: str) -> float:
         """The weight of a word as it stands in a transcript.
@@ -63,6 +72,27 @@ def read_lexicon(path: Path) -> Lexicon:
     if not weights:
         raise ProtocolError(f"{path}: holds no word")
     return Lexicon(weights)
+
+
+def transcripts(manifest: Manifest, ids: Sequence[str]) -> tuple[str, ...]:
+    """The transcripts of utterances, in their order; empty where there is none."""
+    texts = {utterance.utterance_id: utterance.text or "" for utterance in manifest.utterances()}
+    return tuple(texts[uid] for uid in ids)
+
+
+def keep_lexicon(lexicon: Lexicon, folder: Path) -> None:
+    """Write the copy of a run folder, or make sure that it is this very lexicon's.
+
+    Raises:
+        ProtocolError: the folder's heads were trained with another.
+    """
+    path = folder / LEXICON_FILE
+    if not path.exists():
+        write_csv(pd.DataFrame(sorted(lexicon.weights.items()), columns=["word", "weight"]), path, precise=True)
+    elif read_lexicon(path).digest != lexicon.digest:
+        raise ProtocolError(
+            f"{path}: the heads here were trained with other weights; give another --out, or delete the folder"
+        )
 
 
 def weighed(table: Table, texts: Sequence[str], lexicon: Lexicon) -> Table:

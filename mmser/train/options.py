@@ -158,6 +158,8 @@ class Experiment:
     """Speech layers to try one by one, in place of ``layer``; each fold's dev part chooses."""
     report_oracle: bool = False
     """Also say what choosing the epoch on the test part would have given. It changes nothing else."""
+    lexicon: str = ""
+    """A table of words and weights (:mod:`mmser.train.lexicon`), for a head whose prior over words it is."""
     speech_stream: str | None = None
     """Which stream of the cache, where several hold the granularity."""
     text_stream: str | None = None

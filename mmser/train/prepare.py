@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mmser.heads.batch import Inputs
 from mmser.train.choose import Chosen, choose
 from mmser.train.features import MIX, Sources, load_table, open_sources, speech_layers
 from mmser.train.grid import trials_of
+from mmser.train.lexicon import Lexicon, read_lexicon, transcripts, weighed
 from mmser.train.members import Member, head_options, members_of
 from mmser.train.options import Experiment
 from mmser.train.part import Part
@@ -40,6 +42,10 @@ class Prepared:
     """Utterances that lack some states and are kept all the same, counted by reason."""
     layers: list[int]
     """Speech layers that it reads, as the encoder numbers them; empty where no head hears."""
+    lexicon: Lexicon | None = None
+    """Where a member takes one as its prior over words."""
+    texts: tuple[str, ...] = ()
+    """Transcripts of the chosen utterances, where there is a lexicon."""
 
 
 def shape_of(experiment: Experiment) -> Experiment:
@@ -82,10 +88,23 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     chosen = choose(manifest, {uid: reason for uid, reason in lacking.items() if uid in blind}, first)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
+    lexicon = _lexicon(first, members, options)
+    texts = () if lexicon is None else transcripts(manifest, chosen.ids)
     return [
-        Prepared(one, members, options, sources, chosen, kept, own)
+        Prepared(one, members, options, sources, chosen, kept, own, lexicon, texts)
         for one, own in zip(experiments, layers, strict=True)
     ]
+
+
+def _lexicon(experiment: Experiment, members: Sequence[Member], options: Sequence[Any]) -> Lexicon | None:
+    asked = any("lexicon" in HEADS[one.head].links(own) for one, own in zip(members, options, strict=True))
+    if asked and not experiment.lexicon:
+        raise ProtocolError("prior=lexicon: no lexicon is named; give --lexicon FILE, a table of word and weight")
+    if experiment.lexicon and not asked:
+        raise ProtocolError(
+            f"--lexicon {experiment.lexicon}: no head here reads one; bayesian-coattention does, with prior=lexicon"
+        )
+    return read_lexicon(Path(experiment.lexicon)) if asked else None
 
 
 def _sources(cache: Cache, members: Sequence[Member], options: Sequence[Any], experiment: Experiment) -> Sources:
@@ -128,6 +147,8 @@ def read_states(
     chosen = range(len(first.chosen.ids)) if rows is None else rows
     ids = [first.chosen.ids[row] for row in chosen]
     table = load_table(first.sources, ids, layers, first.experiment.text_layer, device)
+    if first.lexicon is not None:
+        table = weighed(table, [first.texts[row] for row in chosen], first.lexicon)
     if first.experiment.normalise == "speaker":
         table = table.normalised_per_speaker([first.chosen.speakers[row] for row in chosen])
     return table, layers
@@ -233,7 +254,7 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
     read = {name: sources.speech[name] for name in member.granularities} if kind.needs_speech else {}
     beside = {
         "text": sources.text if kind.needs_text else None,
-        "mel": sources.mel if kind.needs_mel else None,
+        "mel": sources.mel if kind.reads_mel(options) else None,
         "align": sources.align if kind.links(options) else None,
     }
     read |= {name: stream for name, stream in beside.items() if stream is not None}
@@ -246,6 +267,7 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
         "normalise": experiment.normalise,
         "text_layer": experiment.text_layer if kind.needs_text else None,
         "states": {name: [stream.name, [shard.name for shard in stream.shards]] for name, stream in read.items()},
+        "lexicon": one.lexicon.digest if one.lexicon is not None and "lexicon" in kind.links(options) else None,
         "utterances": rows["utterances"],
         "speakers": rows["speakers"] if experiment.normalise == "speaker" else None,
     }

@@ -14,6 +14,7 @@ from mmser.train.evaluate import outputs
 from mmser.train.folder import locked, settle_folder, write_csv
 from mmser.train.grid import chosen_by_dev, described, dev_scores_of
 from mmser.train.late import averaged, concatenated, fitted
+from mmser.train.lexicon import keep_lexicon
 from mmser.train.members import FUSIONS
 from mmser.train.once import Report, train_once
 from mmser.train.options import Experiment
@@ -76,6 +77,8 @@ def train_heads(
         for one, folder in zip(asked, folders, strict=True):
             locks.enter_context(locked(folder))
             settle_folder(folder, one.experiment, cache, one.sources, one.chosen)
+            if one.lexicon is not None:
+                keep_lexicon(one.lexicon, folder)
         table, layers = read_states(asked, device)
         tested: list[list[Tested]] = [[] for _ in asked]
         for number in range(len(asked[0].members)):
