@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from browser import browser as browser
 
 
 @pytest.fixture(scope="session")
