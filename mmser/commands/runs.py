@@ -59,6 +59,7 @@ def show(folder: Path) -> None:
     """
     from mmser.commands.tables import print_lines, recalls
     from mmser.show import counted
+    from mmser.train.command import command_of
     from mmser.train.compare import read_json
     from mmser.train.results import line_of, rating_line_of
 
@@ -66,6 +67,7 @@ def show(folder: Path) -> None:
     for name, value in config["experiment"].items():
         if name != "training" and value not in ("", None, [], {}):
             click.echo(f"{name}: {value}")
+    click.echo(f"command: {command_of(config['experiment'], Path('cache', config['cache']))}")
     for words, counts in (("Left out", summary["left_out"]), ("Kept, though there are", summary["kept"])):
         if counts:
             click.echo(f"{words}: {counted(counts)}")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
         ProtocolError: a folder is not finished; utterances, seeds, or what is true of them differ; nothing to compare.
             (Of runs for several tasks, the figures that both have are compared.)
     """
-    tables = [_predictions(folder) for folder in folders]
+    tables = [read_predictions(folder) for folder in folders]
     if len(folders) == 1:
         named = [(str(head), own) for head, own in tables[0].groupby("head", sort=False)]
         if len(named) < 2:
@@ -86,25 +86,54 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
         last = [table[table["head"] == table["head"].iloc[-1]] for table in tables]
         named = [(str(folder), own) for folder, own in zip(folders, last, strict=True)]
     aligned = _aligned(named)
-    first = aligned[0]
-    clusters = np.where(first["speaker"] != "", first["speaker"], "?" + first["utterance_id"]).astype(str)
     found = []
     for i, k in combinations(range(len(named)), 2):
-        for figure, truth, said in _figures(first, aligned[i], aligned[k]):
-            known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
-            metric = _over_seeds(figure, first["seed"].to_numpy()[known])
-            one, other = (own[known] for own in said)
-            p = paired_permutation_test(
-                metric, truth[known], one, other, clusters[known], num_permutations=num_permutations
-            )
-            values = metric(truth[known], one), metric(truth[known], other)
-            num = len(np.unique(clusters[known]))
-            found.append((named[i][0], named[k][0], figure, *values, p, num))
-    adjusted = holm([one[5] for one in found])
-    return [Difference(*one[:6], float(p), one[6]) for one, p in zip(found, adjusted, strict=True)]
+        pair = (named[i][0], aligned[i]), (named[k][0], aligned[k])
+        found += _differences(*pair, _truths(aligned[0]), num_permutations)
+    return adjusted(found)
 
 
-def _predictions(folder: Path) -> pd.DataFrame:
+def compare_heads(
+    one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame], *, num_permutations: int = 9999
+) -> list[Difference]:
+    """Test two heads, each a name and its predictions, in every figure that both have; :func:`adjusted` is up to you.
+
+    Raises:
+        ProtocolError: as in :func:`compare`.
+    """
+    aligned = _aligned([one, other])
+    return _differences((one[0], aligned[0]), (other[0], aligned[1]), _truths(aligned[0]), num_permutations)
+
+
+def adjusted(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences with p adjusted for having looked at all of them together (Holm)."""
+    p_values = holm([one.p for one in differences])
+    return [replace(one, p_holm=float(p)) for one, p in zip(differences, p_values, strict=True)]
+
+
+def _differences(
+    named: tuple[str, pd.DataFrame], named_other: tuple[str, pd.DataFrame], truths: Sequence[str], num_permutations: int
+) -> list[Difference]:
+    """A test for each figure of two aligned tables whose truth is agreed on; p is not adjusted yet."""
+    (name, one), (other_name, other) = named, named_other
+    clusters = np.where(one["speaker"] != "", one["speaker"], "?" + one["utterance_id"]).astype(str)
+    found = []
+    for figure, truth, said in _figures(truths, one, other):
+        known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
+        metric = _over_seeds(figure, one["seed"].to_numpy()[known])
+        a, b = (own[known] for own in said)
+        p = paired_permutation_test(metric, truth[known], a, b, clusters[known], num_permutations=num_permutations)
+        values, num = (metric(truth[known], a), metric(truth[known], b)), len(np.unique(clusters[known]))
+        found.append(Difference(name, other_name, figure, *values, p=p, p_holm=p, clusters=num))
+    return found
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """The predictions of a finished run folder, names as text.
+
+    Raises:
+        ProtocolError: it is not finished.
+    """
     path = folder / "predictions.csv"
     if not path.exists():
         raise ProtocolError(f"{path}: no such file; {folder} is no finished run folder: train it to its end first")
@@ -148,18 +177,18 @@ def _truths(table: pd.DataFrame) -> list[str]:
 
 
 def _figures(
-    first: pd.DataFrame, one: pd.DataFrame, other: pd.DataFrame
+    truths: Sequence[str], one: pd.DataFrame, other: pd.DataFrame
 ) -> list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]]:
     """What can be compared: its name, the truth, and the predictions of both."""
     figures: list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]] = []
-    for column in _truths(first):
+    for column in truths:
         if column not in one or column not in other:
             continue
         said = "prediction" + column.removeprefix("truth")
         if column == "truth":
-            figures.append(("UA", first[column].to_numpy(), (one[said].to_numpy(), other[said].to_numpy())))
+            figures.append(("UA", one[column].to_numpy(), (one[said].to_numpy(), other[said].to_numpy())))
             continue
-        truth, a, b = (pd.to_numeric(part).to_numpy(dtype=float) for part in (first[column], one[said], other[said]))
+        truth, a, b = (pd.to_numeric(part).to_numpy(dtype=float) for part in (one[column], one[said], other[said]))
         figures.append((f"CCC of {column.removeprefix('truth_')}", truth, (a, b)))
     return figures
 
