@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import ablate, align, cache, corpora, demo, doctor, extract, pool, runs, train
+from mmser.commands import ablate, align, cache, corpora, demo, doctor, extract, pool, report, runs, train
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -51,6 +51,7 @@ def main() -> None:
     mmser train-head cache/emodb --head ...       heads train on the cache, as often as you like
     mmser ablate cache/emodb grid.toml            a table of them, from a file
     mmser runs compare runs/emodb/...             is one better than another?
+    mmser report runs/emodb                       tables for the paper, and a page with figures
     """
 
 
@@ -63,6 +64,7 @@ for command in (
     train.train_head,
     ablate.ablate,
     runs.runs,
+    report.report,
     cache.cache,
     demo.demo,
 ):

@@ -163,6 +163,11 @@ def write_csv(table: pd.DataFrame, path: Path, *, precise: bool = False) -> None
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

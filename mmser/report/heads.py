@@ -1,0 +1,144 @@
+"""What the stored heads of a row tell: the layers they learnt to listen to, and how their training went."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from mmser.errors import ProtocolError
+from mmser.records import GRANULARITIES
+from mmser.report.read import Row
+from mmser.train.compare import read_json
+
+_LOGITS = "mix.logits"
+"""Where :class:`~mmser.heads.layers.LayerMix` keeps its weights before their softmax."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """A learned mix of encoder layers, over all folds and seeds."""
+
+    granularity: str
+    layers: tuple[int, ...]
+    """As the encoder counts them."""
+    mean: NDArray[np.float64]
+    """(layers,), sums to 1."""
+    deviation: NDArray[np.float64]
+    """(layers,), over the heads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How training went, an entry an epoch, of the runs that had not stopped by then."""
+
+    num_runs: NDArray[np.int64]
+    train_loss: NDArray[np.float64]
+    """(epochs, 3): 10th percentile, mean, 90th percentile."""
+    dev_score: NDArray[np.float64]
+    """(epochs, 3), likewise."""
+    best_epoch: float
+    """Median over all runs."""
+
+
+def head_folders(row: Row) -> list[Path]:
+    """The folders of the heads that were tested, sorted; none for a fusion that has no weights of its own."""
+    named = re.compile(re.escape(row.head) + r"-fold\d+-seed\d+(-trial\d+)?")
+    found = [path.parent for path in row.folder.glob("heads/*/config.json") if named.fullmatch(path.parent.name)]
+    trials = row.folder / "trials.csv"
+    if trials.exists():
+        tested = _tested(pd.read_csv(trials, dtype={"head": str, "fold": str}, keep_default_na=False), row.head)
+        found = [folder for folder in found if folder.name in tested]
+    return sorted(found)
+
+
+def _tested(trials: pd.DataFrame, head: str) -> set[str]:
+    """Names of the runs that dev chose. A fold's trials are in the table in the order of their numbers."""
+    own = trials[trials["head"] == head]
+    folds = pd.factorize(own["fold"])[0]
+    numbers = own.groupby(["fold", "seed"]).cumcount()
+    names = [
+        f"{head}-fold{fold}-seed{seed}-trial{number}"
+        for fold, seed, number in zip(folds, own["seed"], numbers, strict=True)
+    ]
+    return {name for name, tested in zip(names, own["tested"], strict=True) if tested}
+
+
+def layer_weights(row: Row) -> list[LayerWeights]:
+    """The learned mixes of a row's heads, one a granularity; empty where nothing was mixed.
+
+    Raises:
+        ProtocolError: a head's file is damaged.
+    """
+    found: dict[tuple[str, tuple[int, ...]], list[NDArray[np.float64]]] = {}
+    for folder in head_folders(row):
+        layers = tuple(read_json(folder / "config.json").get("speech_layers_of_encoder", ()))
+        for name, logits in _mixes(folder / "model.safetensors").items():
+            shares = np.exp(logits - logits.max())
+            found.setdefault((_granularity(name), layers), []).append(shares / shares.sum())
+    return [
+        LayerWeights(granularity, layers, np.mean(own, axis=0), np.std(own, axis=0))
+        for (granularity, layers), own in found.items()
+    ]
+
+
+def _mixes(path: Path) -> dict[str, NDArray[np.float64]]:
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name).astype(float) for name in file.keys() if name.endswith(_LOGITS)}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise ProtocolError(f"{path}: not readable as safetensors ({error})") from error
+
+
+def _granularity(name: str) -> str:
+    """The granularity in a tensor's name, as heads name their parts.
+
+    >>> _granularity("pairs.word.speech_input.input.mix.logits")
+    'word'
+    """
+    return next((part for part in name.split(".") if part in GRANULARITIES), "speech")
+
+
+def course(row: Row) -> Course | None:
+    """How a row's heads trained; None where none is stored, or none has a history.
+
+    Raises:
+        ProtocolError: a head's config is damaged.
+    """
+    configs = [read_json(folder / "config.json") for folder in head_folders(row)]
+    histories = [config["history"] for config in configs if config["history"]]
+    if not histories:
+        return None
+    losses = _padded([[epoch["train_loss"] for epoch in history] for history in histories])
+    scores = _padded([[epoch["dev_score"] for epoch in history] for history in histories])
+    best = [config["best_epoch"] for config in configs if config["best_epoch"]]
+    lasted = np.array([len(history) for history in histories])
+    return Course(
+        num_runs=(lasted[:, None] > np.arange(lasted.max())).sum(0),
+        train_loss=_band(losses),
+        dev_score=_band(scores),
+        best_epoch=float(np.median(best)) if best else np.nan,
+    )
+
+
+def _padded(values: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:
+    """(runs, epochs), NaN where a run had stopped or its figure was no number."""
+    table = np.full((len(values), max(map(len, values))), np.nan)
+    for run, own in zip(table, values, strict=True):
+        run[: len(own)] = [np.nan if value is None else value for value in own]
+    return table
+
+
+def _band(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """10th percentile, mean and 90th percentile of each column (epochs, 3); NaN of a column without a number."""
+    columns = [column[~np.isnan(column)] for column in values.T]
+    return np.array(
+        [
+            [*np.quantile(own, [0.1]), own.mean(), *np.quantile(own, [0.9])] if len(own) else [np.nan] * 3
+            for own in columns
+        ]
+    )

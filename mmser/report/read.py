@@ -1,0 +1,190 @@
+"""What a report is of: an ablation, one run folder, or a folder that holds several, as one list of rows."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmser.errors import ProtocolError
+from mmser.train.compare import find_runs, read_json, read_predictions
+from mmser.train.results import Line, RatingLine, line_of, rating_line_of
+
+ABLATION_FORMAT = 1
+"""Of ``ablation.json``."""
+
+_CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NOT_FINISHED = "not finished: run the same command again, which goes on from there"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of the table: a head of a run folder over all folds and seeds."""
+
+    name: str
+    """Of the cell or the run folder; of a fusion's member, ``FOLDER: MEMBER``. No two rows share one."""
+    label: str
+    """What the table calls it."""
+    folder: Path
+    head: str
+    """As ``predictions.csv`` has it."""
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    line: Line | None
+    """None where there are no classes."""
+    ratings: tuple[RatingLine, ...]
+    """One a dimension."""
+    axes: Mapping[str, str] = field(default_factory=dict)
+    """Where it stands in an ablation's grid."""
+    is_member: bool = False
+    """Of a fusion that is a row as well."""
+
+    @property
+    def experiment(self) -> Mapping[str, Any]:
+        """What was asked for."""
+        experiment: Mapping[str, Any] = self.config["experiment"]
+        return experiment
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in the order of the confusion matrix."""
+        return list(self.summary["labels"])
+
+    def predictions(self) -> pd.DataFrame:
+        """What the head said of every test utterance, read anew."""
+        table = read_predictions(self.folder)
+        return table[table["head"] == self.head]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything a report is of."""
+
+    name: str
+    rows: tuple[Row, ...]
+    failed: Mapping[str, str]
+    """Reason of what has no row, by name."""
+    baseline: str | None = None
+    """The row that an ablation is to be compared with."""
+    command: str = ""
+    """That of the ablation."""
+    axes: tuple[str, ...] = ()
+
+    def row(self, name: str) -> Row:
+        """The row of a name, or else of a label.
+
+        Raises:
+            ProtocolError: there is none, or several rows have this label.
+        """
+        found = [row for row in self.rows if row.name == name] or [row for row in self.rows if row.label == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ProtocolError(f"{len(found)} rows are called {name!r}; take one of {_listed(found)}")
+        close = get_close_matches(name, [row.name for row in self.rows], n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise ProtocolError(f"no row {name!r} to compare with{meant} There are {_listed(self.rows)}")
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    return ", ".join(row.name for row in rows)
+
+
+def read_study(folder: Path) -> Study:
+    """Read the folder of ``mmser ablate`` or ``mmser train-head``, or one that holds several of the latter.
+
+    Raises:
+        ProtocolError: there is nothing finished in it, or a file is missing or damaged.
+    """
+    if (folder / "ablation.json").exists():
+        study = _ablation(folder)
+    elif (folder / "config.json").exists():
+        own = [replace(row, name=row.head, label=row.head) for row in _rows_of(folder, folder.name)]
+        study = Study(folder.resolve().name, tuple(own), {})
+    else:
+        study = _several(folder)
+    if not study.rows:
+        failed = "".join(f"; {name}: {reason}" for name, reason in study.failed.items())
+        raise ProtocolError(f"{folder}: no finished run to report of; mmser train-head writes run folders{failed}")
+    return study
+
+
+def _several(root: Path) -> Study:
+    folders = {str(own.relative_to(root)): own for own in find_runs(root) if "experiment" in _config(own)}
+    unfinished = {name: _NOT_FINISHED for name, own in folders.items() if not (own / "summary.json").exists()}
+    rows = [row for name, own in folders.items() if name not in unfinished for row in _rows_of(own, name)]
+    return Study(root.resolve().name, tuple(rows), unfinished)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "config.json")
+
+
+def _rows_of(folder: Path, name: str) -> tuple[Row, ...]:
+    """A row for each head; the last one has the folder's name, and those before are its members."""
+    config, summary = _config(folder), read_json(folder / "summary.json")
+    try:
+        lines = [line_of(stored) for stored in summary["lines"]]
+        ratings = [rating_line_of(stored) for stored in summary["rating_lines"]]
+        heads = list(dict.fromkeys([*(line.head for line in lines), *(line.head for line in ratings)]))
+        return tuple(
+            Row(
+                name=name if head == heads[-1] else f"{name}: {head}",
+                label=name if head == heads[-1] else f"{name}: {head}",
+                folder=folder,
+                head=head,
+                config=config,
+                summary=summary,
+                line=next((line for line in lines if line.head == head), None),
+                ratings=tuple(line for line in ratings if line.head == head),
+                is_member=head != heads[-1],
+            )
+            for head in heads
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(
+            f"{folder / 'summary.json'}: not what this version of mmser writes ({error!r}); run the training again"
+        ) from error
+
+
+def _ablation(folder: Path) -> Study:
+    path = folder / "ablation.json"
+    about = read_json(path)
+    if about.get("format") != ABLATION_FORMAT:
+        raise ProtocolError(f"{path}: format {about.get('format')!r}; this version of mmser reads {ABLATION_FORMAT}")
+    failed = _failures(folder / "failed.csv")
+    rows, unfinished = [], {}
+    for cell in about["cells"]:
+        own = folder / "cells" / _checked(cell["name"], path)
+        if cell["name"] in failed:
+            continue
+        if not (own / "summary.json").exists():
+            unfinished[cell["name"]] = _NOT_FINISHED
+            continue
+        last = _rows_of(own, cell["name"])[-1]
+        axes = {axis: str(value) for axis, value in cell["axes"].items()}
+        rows.append(replace(last, label=cell["row"], axes=axes))
+    return Study(
+        name=about["name"],
+        rows=tuple(rows),
+        failed={**failed, **unfinished},
+        baseline=about["baseline"],
+        command=about["command"],
+        axes=tuple(about["axes"]),
+    )
+
+
+def _checked(name: object, path: Path) -> str:
+    if not isinstance(name, str) or not _CELL_NAME.fullmatch(name):
+        raise ProtocolError(f"{path}: a cell is called {name!r}; expected letters, digits and ._+- (a folder's name)")
+    return name
+
+
+def _failures(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return dict(zip(table["cell"], table["reason"], strict=True))

@@ -1,0 +1,54 @@
+"""From a folder of runs to the report that is written into it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmser.report.examine import examine
+from mmser.report.page import page_of
+from mmser.report.read import read_study
+from mmser.report.tables import Table, frame_of, latex_of, markdown_of, table_of
+from mmser.train.folder import write_csv, write_text
+
+EXPLORER = "explorer.html"
+"""A page beside the report that shows single utterances; linked to where it is there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What a report consists of."""
+
+    page: Path
+    tables: tuple[Path, ...]
+    """CSV, Markdown, LaTeX."""
+    table: Table
+
+
+def write_report(
+    folder: Path, *, baseline: str | None = None, report: Callable[[str, int, int], Any] = lambda *_: None
+) -> Written:
+    """Write ``table.csv``, ``table.md``, ``table.tex`` and ``report.html`` into a folder, each whole or not at all.
+
+    Args:
+        folder: of an ablation, of a run, or one that holds several runs.
+        baseline: the row that the others are compared with; None: the ablation's own, or else the first.
+        report: told how far it is.
+
+    Raises:
+        ProtocolError: nothing is finished in it, there is no such row, or a file is damaged.
+    """
+    study = read_study(folder)
+    finished = {row.name for row in study.rows}
+    usual = study.baseline if study.baseline in finished else study.rows[0].name
+    row = study.row(baseline or usual)
+    examined = examine(study, row, report)
+    table = table_of(study, examined, row)
+    paths = tuple(folder / f"table.{ending}" for ending in ("csv", "md", "tex"))
+    write_csv(frame_of(study, examined, row), paths[0])
+    write_text(paths[1], markdown_of(table))
+    write_text(paths[2], latex_of(table))
+    explorer = EXPLORER if (folder / EXPLORER).exists() else None
+    page = folder / "report.html"
+    write_text(page, page_of(study, examined, row, table, explorer))
+    return Written(page, paths, table)

@@ -1,0 +1,206 @@
+"""The table of a report: for people (page, Markdown, LaTeX) and for programs (CSV)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mmser.report.examine import Examined
+from mmser.report.read import Row, Study
+from mmser.train.results import RatingLine
+
+_SMALLEST_P = 0.001
+"""Below, p is printed as less than that."""
+
+
+class Cell(NamedTuple):
+    """What is printed, and what the page sorts by."""
+
+    text: str
+    value: float | str | None
+    """None sorts last."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table as it is printed; the first column to the left, the others to the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+    """What the figures are, and what could not be compared."""
+    failed: tuple[tuple[str, str], ...]
+    """Names without a row, and why."""
+
+
+def table_of(study: Study, examined: Sequence[Examined], baseline: Row) -> Table:
+    """The table of a study: UA, WA, macro F1 where there are classes, and the CCC of each dimension."""
+    has_classes = any(one.row.line is not None for one in examined)
+    dimensions = _dimensions(examined)
+    columns = ["head" if len({one.row.folder for one in examined}) == 1 else "run"]
+    if has_classes:
+        columns += ["UA", "95 % of UA", "WA", "macro F1", "p (UA)"]
+    for name in dimensions:
+        columns += [f"CCC {name}", f"95 % of CCC {name}", f"p (CCC {name})"]
+    rows = [
+        (
+            Cell(one.row.label, one.row.label),
+            *(_of_classes(one, baseline) if has_classes else ()),
+            *(cell for name in dimensions for cell in _of_dimension(one, baseline, name)),
+            _count(one.row),
+        )
+        for one in examined
+    ]
+    return Table((*columns, "runs"), tuple(rows), tuple(_notes(examined, baseline)), tuple(study.failed.items()))
+
+
+def _dimensions(examined: Sequence[Examined]) -> list[str]:
+    return list(dict.fromkeys(line.dimension for one in examined for line in one.row.ratings))
+
+
+def _of_classes(one: Examined, baseline: Row) -> tuple[Cell, ...]:
+    line = one.row.line
+    if line is None:
+        return (_EMPTY,) * 5
+    interval = Cell(f"{line.interval.low:.3f} to {line.interval.high:.3f}", line.interval.low)
+    return (_number(line.ua), interval, _number(line.wa), _number(line.macro_f1), _p(one, baseline, "UA"))
+
+
+def _of_dimension(one: Examined, baseline: Row, name: str) -> tuple[Cell, ...]:
+    line = _rating(one.row, name)
+    if line is None:
+        return (_EMPTY,) * 3
+    interval = Cell(f"{line.interval.low:.3f} to {line.interval.high:.3f}", line.interval.low)
+    return (_number(line.ccc), interval, _p(one, baseline, f"CCC of {name}"))
+
+
+def _rating(row: Row, dimension: str) -> RatingLine | None:
+    return next((line for line in row.ratings if line.dimension == dimension), None)
+
+
+_EMPTY = Cell("–", None)
+
+
+def _number(value: float) -> Cell:
+    return Cell(f"{value:.3f}", value) if np.isfinite(value) else _EMPTY
+
+
+def _p(one: Examined, baseline: Row, figure: str) -> Cell:
+    if one.row is baseline:
+        return Cell("baseline", None)
+    if figure not in one.differences:
+        return Cell("not comparable" if one.not_compared else "–", None)
+    p = one.differences[figure].p_holm
+    return Cell(f"< {_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}", p)
+
+
+def _count(row: Row) -> Cell:
+    runs = row.line.num_runs if row.line is not None else row.ratings[0].num_runs
+    return Cell(str(runs), runs)
+
+
+def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
+    lines = [line for one in examined for line in (one.row.line, *one.row.ratings) if line is not None]
+    unit = lines[0].interval.unit
+    notes = [
+        "UA, WA, macro F1 and CCC are of the test utterances of all folds together, UA and CCC the mean over seeds; "
+        f"the intervals are by bootstrap over {unit}s."
+    ]
+    tests = [test for one in examined for test in one.differences.values()]
+    if tests:
+        num = min(test.clusters for test in tests)
+        least = f" With {num} {unit}s no p is below {2 / 2**num:.2g} before that." if num <= 10 else ""
+        notes.append(
+            f"p: difference from {baseline.label}, two-sided, by paired permutation of {unit}s, adjusted for all "
+            f"{len(tests)} tests of the table (Holm).{least}"
+        )
+    notes += [f"{one.row.label} is not compared: {one.not_compared}" for one in examined if one.not_compared]
+    return notes
+
+
+def frame_of(study: Study, examined: Sequence[Examined], baseline: Row) -> pd.DataFrame:
+    """Every figure in full, a row each: ``table.csv``."""
+    rows = []
+    for one in examined:
+        row: dict[str, Any] = {"name": one.row.name, "row": one.row.label, "head": one.row.head}
+        row |= {axis: one.row.axes.get(axis, "") for axis in study.axes if axis not in row}
+        row |= {"utterances": one.dataset.num_utterances, "runs": _count(one.row).value}
+        if one.row.line is not None:
+            line = one.row.line
+            row |= {"ua": line.ua, "ua_low": line.interval.low, "ua_high": line.interval.high, "wa": line.wa}
+            row |= {"macro_f1": line.macro_f1, "ece": line.ece, "ua_of_folds": line.ua_of_folds}
+            row |= _p_values(one, "UA", "ua")
+        for rated in one.row.ratings:
+            key = f"ccc_{rated.dimension}"
+            row |= {key: rated.ccc, f"{key}_low": rated.interval.low, f"{key}_high": rated.interval.high}
+            row |= _p_values(one, f"CCC of {rated.dimension}", key)
+        rows.append({**row, "baseline": one.row is baseline, "not_compared": one.not_compared})
+    table = pd.DataFrame(rows)
+    last = ["baseline", "not_compared"]  # a row with ratings alone may bring columns after them
+    return table[[*(name for name in table.columns if name not in last), *last]]
+
+
+def _p_values(one: Examined, figure: str, key: str) -> dict[str, float]:
+    test = one.differences.get(figure)
+    return {f"p_{key}": np.nan if test is None else test.p, f"p_holm_{key}": np.nan if test is None else test.p_holm}
+
+
+def markdown_of(table: Table) -> str:
+    """The table in GitHub's Markdown."""
+    lines = [_pipes(table.columns), "|---|" + "--:|" * (len(table.columns) - 1)]
+    lines += [_pipes([cell.text for cell in row]) for row in table.rows]
+    lines += [f"\n{_markdown(note)}" for note in table.notes]
+    lines += [f"\nFailed: {_markdown(name)}: {_markdown(reason)}" for name, reason in table.failed]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_markdown, texts)) + " |"
+
+
+def _markdown(text: str) -> str:
+    r"""Text that Markdown shows as it is.
+
+    >>> print(_markdown("a|b_c"))
+    a\|b\_c
+    """
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = {
+    **{special: f"\\{special}" for special in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "–": "--",
+}
+
+
+def latex_of(table: Table) -> str:
+    """The table for a paper, for the package booktabs."""
+    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\toprule"]
+    lines += [_ampersands(table.columns), r"\midrule"]
+    lines += [_ampersands([cell.text for cell in row]) for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [f"% {' '.join(note.split())}" for note in table.notes]
+    lines += [f"% Failed: {' '.join(f'{name}: {reason}'.split())}" for name, reason in table.failed]
+    return "\n".join(lines) + "\n"
+
+
+def _ampersands(texts: Sequence[str]) -> str:
+    return " & ".join(map(_latex, texts)) + r" \\"
+
+
+def _latex(text: str) -> str:
+    r"""Text that LaTeX prints as it is.
+
+    >>> print(_latex("a_b&c%"))
+    a\_b\&c\%
+    """
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
