@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser import browser as browser
+from small_ablation import write_ablation
 
 
 @pytest.fixture(scope="session")
@@ -13,4 +14,14 @@ def speech_data() -> Path:
     folder = Path(os.environ.get("MMSER_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}: set MMSER_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an ablation, with its report."""
+    from mmser.report import write_report
+
+    folder = write_ablation(tmp_path_factory.mktemp("report"))
+    write_report(folder)
     return folder

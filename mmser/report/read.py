@@ -155,10 +155,17 @@ def _ablation(folder: Path) -> Study:
     about = read_json(path)
     if about.get("format") != ABLATION_FORMAT:
         raise ProtocolError(f"{path}: format {about.get('format')!r}; this version of mmser reads {ABLATION_FORMAT}")
+    try:
+        return _study(folder, about)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"{path}: not what mmser ablate writes ({error!r}); run the ablation again") from error
+
+
+def _study(folder: Path, about: Mapping[str, Any]) -> Study:
     failed = _failures(folder / "failed.csv")
     rows, unfinished = [], {}
     for cell in about["cells"]:
-        own = folder / "cells" / _checked(cell["name"], path)
+        own = folder / "cells" / _checked(cell["name"], folder)
         if cell["name"] in failed:
             continue
         if not (own / "summary.json").exists():
@@ -177,9 +184,9 @@ def _ablation(folder: Path) -> Study:
     )
 
 
-def _checked(name: object, path: Path) -> str:
+def _checked(name: object, folder: Path) -> str:
     if not isinstance(name, str) or not _CELL_NAME.fullmatch(name):
-        raise ProtocolError(f"{path}: a cell is called {name!r}; expected letters, digits and ._+- (a folder's name)")
+        raise ProtocolError(f"{folder / 'ablation.json'}: a cell is called {name!r}; expected letters, digits and ._+-")
     return name
 
 

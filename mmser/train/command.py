@@ -53,7 +53,7 @@ def _preset(experiment: Mapping[str, Any]) -> Mapping[str, Any]:
 def _flat(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the experiment and, under their own names, of its training that have an option; several as a list."""
     training = {name: own for name, own in experiment["training"].items() if name not in _UNSAID}
-    fields = {**training, **{name: own for name, own in experiment.items() if name != "training"}}
+    fields = {**{name: own for name, own in experiment.items() if name != "training"}, **training}
     return {name: list(own) if isinstance(own, tuple) else own for name, own in fields.items()}
 
 

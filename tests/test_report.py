@@ -1,0 +1,279 @@
+"""``mmser report``: the tables say what predictions say, the figures what heads hold, and names stay text."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects
+import pytest
+from safetensors.numpy import load_file
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+from small_ablation import CELLS, LABEL, ROWS
+from test_cli_train import mmser
+from test_runs import brute_force
+
+from mmser.errors import ProtocolError
+from mmser.metrics import unweighted_average_recall
+from mmser.report.examine import examine
+from mmser.report.heads import course, head_folders, layer_weights
+from mmser.report.page import figures_of
+from mmser.report.read import Study, read_study
+from mmser.report.run import write_report
+from mmser.report.tables import latex_of, markdown_of
+from mmser.statistics import holm
+
+
+@pytest.fixture(scope="module")
+def study(ablation: Path) -> Study:
+    return read_study(ablation)
+
+
+def predictions(folder: Path, cell: str) -> pd.DataFrame:
+    table = pd.read_csv(folder / "cells" / cell / "predictions.csv")
+    own = table[table["head"] == CELLS[cell].head]
+    return own.sort_values(["seed", "utterance_id"]).reset_index(drop=True)
+
+
+def test_the_table_is_that_of_the_predictions(ablation: Path) -> None:
+    table = pd.read_csv(ablation / "table.csv").set_index("name")
+    assert list(table.index) == list(CELLS)
+    assert table["row"].to_dict() == ROWS
+    assert list(table["layer"].astype(str)) == [experiment.layer for experiment in CELLS.values()]
+    for cell, line in table.iterrows():
+        own = predictions(ablation, cell)
+        of_seeds = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("seed")]
+        assert line["ua"] == pytest.approx(np.mean(of_seeds), abs=1e-6)
+        assert line["wa"] == pytest.approx(accuracy_score(own["truth"], own["prediction"]), abs=1e-6)
+        assert line["macro_f1"] == pytest.approx(f1_score(own["truth"], own["prediction"], average="macro"), abs=1e-6)
+        assert line["ua_low"] <= line["ua"] <= line["ua_high"]
+        assert line["utterances"] == 54
+        assert line["runs"] == 3 * CELLS[cell].seeds
+    summary = json.loads((ablation / "cells" / "both" / "summary.json").read_text())
+    assert table.loc["both", "ccc_valence"] == pytest.approx(summary["rating_lines"][0]["ccc"], abs=1e-6)
+    assert table["ccc_valence"].notna().sum() == 1
+
+
+def test_p_is_that_of_every_swap_of_speakers_and_adjusted_over_the_table(ablation: Path) -> None:
+    table = pd.read_csv(ablation / "table.csv").set_index("name")
+    base, by_hand = predictions(ablation, "probe-word-0"), {}
+    for cell in CELLS:
+        own = predictions(ablation, cell)
+        if cell not in ("probe-word-0", "one-seed"):
+            truth, speakers = (own[name].to_numpy() for name in ("truth", "speaker"))
+            said = (own["prediction"].to_numpy(), base["prediction"].to_numpy())
+            by_hand[cell] = brute_force(truth, *said, speakers, unweighted_average_recall)
+    found = table["p_ua"].dropna()
+    assert found.to_dict() == pytest.approx(by_hand, abs=1e-6)
+    ordered = sorted(by_hand, key=by_hand.__getitem__)
+    steps = [(len(ordered) - place) * by_hand[cell] for place, cell in enumerate(ordered)]
+    adjusted = {cell: min(1.0, max(steps[: place + 1])) for place, cell in enumerate(ordered)}
+    assert table["p_holm_ua"].dropna().to_dict() == pytest.approx(adjusted, abs=1e-6)
+    assert holm(found.to_numpy()) == pytest.approx(table.loc[found.index, "p_holm_ua"].to_numpy(), abs=1e-6)
+    assert "one-seed has 1 seeds and probe-word-0 2" in table.loc["one-seed", "not_compared"]
+    assert table.index[table["baseline"]].to_list() == ["probe-word-0"]
+
+
+def test_the_baseline_is_chosen_by_name_or_label(ablation: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(ablation, folder)
+    result = mmser("report", folder, "--baseline", ROWS["fusion"])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(folder / "table.csv").set_index("name")
+    assert table.index[table["baseline"]].to_list() == ["fusion"]
+    assert "Not in the report: broken: no word states <b>" in result.stdout
+    assert re.search(r"Report: .*report.html \(4\.\d MB", result.stdout)
+    wrong = mmser("report", folder, "--baseline", "fusoin")
+    assert wrong.exit_code == 1
+    assert "no row 'fusoin' to compare with; did you mean 'fusion'?" in wrong.stderr
+
+
+def test_latex_and_markdown_print_names_as_they_are(ablation: Path) -> None:
+    latex, markdown = (ablation / "table.tex").read_text(), (ablation / "table.md").read_text()
+    assert r"row a\_b\&c\% fusion & " in latex
+    body = latex[latex.index(r"\toprule") : latex.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    columns = re.search(r"\\begin\{tabular\}\{(l r*)\}".replace(" ", ""), latex)
+    assert columns is not None
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(columns[1]) - 1}
+    assert len(rows) == 1 + len(CELLS)
+    assert [line for line in latex.splitlines() if "broken" in line] == ["% Failed: broken: no word states <b>"]
+    assert r"| row a\_b&c% fusion |" in markdown
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")}) == 1
+    assert r"Failed: broken: no word states \<b\>" in markdown
+
+
+def test_figures_hold_the_numbers_of_the_runs(study: Study) -> None:
+    figures = {figure.key: figure for figure in figures_of(examine(study, study.rows[0]))}
+    assert list(figures) == ["intervals", "layer", "granularity", "confusion", "speakers", "weights", "training"]
+    ua = {row.name: row.line.ua for row in study.rows if row.line is not None}
+    (layers,) = figures["layer"].drawings[0].data
+    assert layers["x"] == ["0", "4", "9", None, "mix"]  # broken before what is no layer
+    assert layers["y"] == [ua["probe-word-0"], ua["probe-word-4"], ua["probe-word-9"], None, ua["probe-word-mix"]]
+    (units,) = figures["granularity"].drawings[0].data
+    assert units["x"][:2] == ["word", "utterance"]
+    assert units["y"][:2] == [ua["probe-word-9"], ua["probe-utterance-9"]]
+    row = study.row("probe-word-mix")
+    own = predictions(row.folder.parents[1], row.name)
+    drawn = next(one for one in figures["confusion"].drawings if one.name == row.name)
+    by_hand = confusion_matrix(own["truth"], own["prediction"], labels=row.labels)
+    assert drawn.data[0]["z"] == (by_hand / by_hand.sum(1, keepdims=True)).tolist()
+    assert f"({by_hand[0, 0]})" in drawn.data[0]["text"][0][0]
+    speakers = figures["speakers"].drawings[0]
+    place = [one.name for one in study.rows].index(row.name)
+    recalls = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("speaker")]
+    assert speakers.data[0]["z"][place] == pytest.approx(recalls)
+
+
+def test_every_drawing_is_what_plotly_knows(study: Study) -> None:
+    for figure in figures_of(examine(study, study.rows[0])):
+        for drawing in figure.drawings:
+            plotly.graph_objects.Figure(data=drawing.data, layout=drawing.layout)  # refuses an unknown name or value
+            assert {len(row) for row in drawing.rows} == {len(drawing.columns)}
+
+
+def test_learned_layers_are_those_of_the_stored_heads(study: Study) -> None:
+    row = study.row("probe-word-mix")
+    shares = []
+    for path in row.folder.glob("heads/*/model.safetensors"):
+        (logits,) = [value for name, value in load_file(path).items() if name.endswith("mix.logits")]
+        shares.append(np.exp(logits) / np.exp(logits).sum())
+    (found,) = layer_weights(row)
+    assert (found.granularity, found.layers, len(shares)) == ("word", (0, 4, 9), 6)
+    assert found.mean == pytest.approx(np.mean(shares, axis=0), abs=1e-6)
+    assert found.deviation == pytest.approx(np.std(shares, axis=0), abs=1e-6)
+    assert layer_weights(study.row("probe-word-9")) == []
+
+
+def test_only_heads_that_dev_chose_are_looked_at(study: Study) -> None:
+    row = study.row("tried")
+    results = pd.read_csv(row.folder / "results.csv", dtype={"fold": str})
+    found = [json.loads((folder / "config.json").read_text()) for folder in head_folders(row)]
+    chosen = {(config["fold"], config["seed"], config["learning_rate"]) for config in found}
+    assert len(found) == 6
+    assert chosen == set(zip(results["fold"], results["seed"], results["learning_rate"], strict=True))
+
+
+def test_courses_are_those_of_the_histories(study: Study) -> None:
+    row = study.row("probe-word-4")
+    configs = [json.loads(path.read_text()) for path in row.folder.glob("heads/*/config.json")]
+    found = course(row)
+    assert found is not None
+    assert found.num_runs[0] == len(configs) == 6
+    for epoch in range(len(found.num_runs)):
+        lasting = [config["history"][epoch] for config in configs if len(config["history"]) > epoch]
+        assert found.num_runs[epoch] == len(lasting)
+        scores = [one["dev_score"] for one in lasting]
+        assert found.dev_score[epoch] == pytest.approx(
+            [np.quantile(scores, 0.1), np.mean(scores), np.quantile(scores, 0.9)]
+        )
+        assert found.train_loss[epoch, 1] == pytest.approx(np.mean([one["train_loss"] for one in lasting]))
+    assert found.best_epoch == np.median([config["best_epoch"] for config in configs])
+    assert course(study.row("fusion")) is None  # a mean of posteriors trains nothing
+
+
+class _Page(HTMLParser):
+    """What a page would load, and its visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.scripts: list[dict[str, str | None]] = []
+        self.text: list[str] = []
+        self._hidden = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "action", "data", "srcset")]
+        if tag == "script":
+            self.scripts.append(dict(attrs))
+        self._hidden = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text.append(data)
+
+
+def test_the_page_loads_nothing_and_shows_names_as_text(ablation: Path) -> None:
+    page = _Page((ablation / "report.html").read_text(encoding="utf-8"))
+    assert page.loads
+    assert all(target.startswith("#") for target in page.loads)
+    assert len(page.scripts) == 3  # the figures as JSON, plotly's, our own
+    text = "".join(page.text)
+    assert LABEL in text
+    assert "no word states <b>" in text
+    assert "mmser ablate cache/toy grid.toml" in text
+    command = "mmser train-head cache/toy --head speech-probe --layer 9 --folds session --set hidden=4"
+    assert command in text
+    assert "angry 18, happy 18" in text
+    assert "not finished" in text
+
+
+def test_the_page_links_to_an_explorer_beside_it(ablation: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "linked"
+    shutil.copytree(ablation, folder, ignore=shutil.ignore_patterns("heads"))
+    (folder / "explorer.html").write_text("")
+    page = _Page(write_report(folder).page.read_text(encoding="utf-8"))
+    assert "explorer.html" in page.loads
+    assert "Learned layer weights" not in "".join(page.text)  # a figure is there where its data are
+
+
+def test_recipes_are_shown_where_run_folders_have_them(ablation: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    shutil.copytree(ablation / "cells" / "probe-word-9", folder)
+    config = json.loads((folder / "config.json").read_text())
+    name = next(iter(config["shards"]))
+    config["streams"] = {name: {"recipe": {"model": "<i>toy</i>"}, "provenance": {"torch": "9.9"}}}
+    (folder / "config.json").write_text(json.dumps(config))
+    text = "".join(_Page(write_report(folder).page.read_text(encoding="utf-8")).text)
+    assert '"model": "<i>toy</i>"' in text
+    assert '"torch": "9.9"' in text
+
+
+def test_a_fusion_stands_with_its_members_where_it_is_no_cell(ablation: Path, tmp_path: Path) -> None:
+    shutil.copytree(ablation / "cells" / "fusion", tmp_path / "runs" / "fusion")
+    shutil.copytree(ablation / "cells" / "probe-word-9", tmp_path / "runs" / "probe")
+    shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "runs" / "begun")
+    (tmp_path / "runs" / "begun" / "summary.json").unlink()
+    several = read_study(tmp_path / "runs")
+    names = ["fusion: speech-probe", "fusion: text-probe", "fusion", "probe"]
+    assert [row.name for row in several.rows] == names
+    assert [row.is_member for row in several.rows] == [True, True, False, False]
+    assert "begun" in several.failed
+    assert [row.name for row in read_study(tmp_path / "runs" / "fusion").rows] == [
+        "speech-probe",
+        "text-probe",
+        "late-fusion",
+    ]
+    table = write_report(tmp_path / "runs").table
+    assert [row[0].text for row in table.rows] == names
+    assert "fusion: text\\-probe" not in markdown_of(table)
+    assert r"fusion: text-probe" in latex_of(table)
+
+
+def test_folders_that_are_no_study_are_refused(ablation: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="no such folder"):
+        read_study(tmp_path / "nowhere")
+    with pytest.raises(ProtocolError, match="no finished run to report of"):
+        read_study(tmp_path)
+    about = json.loads((ablation / "ablation.json").read_text())
+    about["cells"][0]["name"] = "../cells/probe-word-9"
+    (tmp_path / "ablation.json").write_text(json.dumps(about))
+    with pytest.raises(ProtocolError, match=r"a cell is called '\.\./cells/probe-word-9'; expected letters, digits"):
+        read_study(tmp_path)
+    (tmp_path / "ablation.json").write_text(json.dumps({**about, "format": 2}))
+    with pytest.raises(ProtocolError, match="format 2; this version of mmser reads 1"):
+        read_study(tmp_path)
+    (tmp_path / "ablation.json").write_text(json.dumps({"format": 1, "cells": 3}))
+    with pytest.raises(ProtocolError, match="not what mmser ablate writes"):
+        read_study(tmp_path)
+    shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text('{"lines": [{"head": "x"}]}')
+    with pytest.raises(ProtocolError, match=r"summary\.json: not what this version of mmser writes"):
+        read_study(tmp_path / "run")
