@@ -351,6 +351,8 @@ def test_the_demo_goes_the_whole_way(small_demo: Path) -> None:
     for name in ("late-fusion", "coattention"):
         predictions = pd.read_csv(Path("runs/demo") / name / "predictions.csv")
         assert set(predictions["utterance_id"]) == set(cache.stream("text/builtin-tiny").utterance_ids)
+    assert "Report: runs/demo/report.html (" in result.stdout.splitlines()[-1]
+    assert Path("runs/demo/report.html").exists()
     # again: all of it is there
     times = {path: path.stat().st_mtime_ns for path in small_demo.rglob("*") if path.suffix in (".h5", ".safetensors")}
     again = mmser("demo")

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mmser.report.read import Study, read_study
 from mmser.report.run import write_report
 from mmser.report.tables import latex_of, markdown_of
 from mmser.statistics import holm
+from mmser.train.run import train_head
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,20 @@ def test_figures_hold_the_numbers_of_the_runs(study: Study) -> None:
     place = [one.name for one in study.rows].index(row.name)
     recalls = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("speaker")]
     assert speakers.data[0]["z"][place] == pytest.approx(recalls)
+
+
+def test_ratings_have_figures_of_their_own(ablation: Path, study: Study, tmp_path: Path) -> None:
+    both = study.row("both")
+    shown = figures_of(examine(study, study.rows[0]))[0].drawings
+    assert [drawing.name for drawing in shown] == ["UA", "CCC of valence"]
+    assert shown[1].data[0]["x"] == [both.ratings[0].ccc]
+    rated = replace(CELLS["both"], task="dimensional")
+    train_head(ablation.parents[1] / "toy", rated, tmp_path / "rated")
+    table = write_report(tmp_path / "rated").table
+    assert table.columns == ("head", "CCC valence", "95 % of CCC valence", "p (CCC valence)", "runs")
+    found = read_study(tmp_path / "rated")
+    keys = [figure.key for figure in figures_of(examine(found, found.rows[0]))]
+    assert keys == ["intervals", "training"]
 
 
 def test_every_drawing_is_what_plotly_knows(study: Study) -> None:

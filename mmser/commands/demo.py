@@ -9,6 +9,7 @@ import click
 
 from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.extract import show_extraction
+from mmser.commands.report import show_report
 
 
 @click.command()
@@ -17,7 +18,7 @@ from mmser.commands.extract import show_extraction
 )
 @click.option("--runs", "runs_path", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Run folders.")
 def demo(cache_path: Path, runs_path: Path) -> None:
-    """The whole way on a synthetic corpus: speak, align, extract, train, compare. Needs no download.
+    """The whole way on a synthetic corpus: speak, align, extract, train, report. Needs no download.
 
     The corpus is spoken by espeak-ng and the encoders are untrained, so the figures say that everything works, and
     nothing about emotion in human speech.
@@ -34,5 +35,6 @@ def demo(cache_path: Path, runs_path: Path) -> None:
     show_extraction(outcome.extraction, cache_path)
     show_training(*outcome.results)
     click.echo(outcome.next_steps)
+    show_report(outcome.report)
     if outcome.extraction.failures:
         sys.exit(EXIT_SOME_FAILED)

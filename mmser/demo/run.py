@@ -8,6 +8,7 @@ from typing import Any
 from mmser.demo.corpus import EMOTIONS, SPEAKERS, speak_corpus
 from mmser.extract.options import Extraction
 from mmser.extract.run import Summary, extract
+from mmser.report import Written, write_report
 from mmser.train.options import Experiment, Training
 from mmser.train.run import Result, train_head
 
@@ -38,6 +39,7 @@ class Outcome:
 
     extraction: Summary
     results: list[Result]
+    report: Written
     next_steps: str
 
 
@@ -49,7 +51,7 @@ def demo(
     report: Callable[[str, int, int, float], None],
     num_sentences: int = 10,
 ) -> Outcome:
-    """Speak the corpus into ``CACHE-corpus``, fill the cache, train the heads. Run again, do what is missing.
+    """Speak the corpus into ``CACHE-corpus``, fill the cache, train, write the report. Run again, do what is missing.
 
     Args:
         cache: the cache to make.
@@ -75,4 +77,5 @@ def demo(
         train_head(cache, experiment, runs / name, report=lambda head, done, total: report(head, done, total, 0.0))
         for name, experiment in EXPERIMENTS.items()
     ]
-    return Outcome(summary, results, _NEXT.format(cache=cache, corpus=corpus, runs=runs))
+    written = write_report(runs, report=lambda what, done, total: report(what, done, total, 0.0))
+    return Outcome(summary, results, written, _NEXT.format(cache=cache, corpus=corpus, runs=runs))

@@ -41,6 +41,8 @@ class Figure:
     """What is drawn."""
     drawings: tuple[Drawing, ...]
     """One, or several to choose from."""
+    choice: str = "Row"
+    """What one chooses by."""
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 
 from mmser.report.drawing import Drawing, Figure, digits, heatmap, labelled, plain
 from mmser.report.examine import Examined
-from mmser.report.scores import Scored, scored
+from mmser.report.read import Row
+from mmser.train.results import Line
 
 _READABLE = 12
 """Columns of numbers that fit side by side on a screen; of more, only the shades are shown."""
@@ -17,7 +18,7 @@ _NAMED = 40
 
 def confusions(examined: Sequence[Examined]) -> Figure | None:
     """A confusion matrix a row: shares of the true class, and counts. The row with the highest UA comes first."""
-    rows = scored(examined)
+    rows = [(one.row, one.row.line) for one in examined if one.row.line is not None]
     if not rows:
         return None
     best = max(rows, key=lambda one: one[1].ua)
@@ -26,12 +27,11 @@ def confusions(examined: Sequence[Examined]) -> Figure | None:
         "over all folds and seeds."
     )
     ordered = [best, *(one for one in rows if one is not best)]
-    return Figure("confusion", "Confusion matrices", text, tuple(map(_confusion, ordered)))
+    return Figure("confusion", "Confusion matrices", text, tuple(_confusion(*one) for one in ordered))
 
 
-def _confusion(one: Scored) -> Drawing:
-    row, labels = one[0], one[0].labels
-    counts = np.array(one[1].confusion)
+def _confusion(row: Row, line: Line) -> Drawing:
+    labels, counts = row.labels, np.array(line.confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     places = range(len(labels))
     inside = "{:.2f}<br>({})" if len(labels) <= _READABLE else "{:.2f}"

@@ -1,80 +1,95 @@
-"""Figures of how good rows are: intervals and seeds, and UA over layers and granularities."""
+"""Figures of how good rows are: intervals and seeds, and UA and CCC over layers and granularities."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmser.records import GRANULARITIES
 from mmser.report.drawing import COLOURS, Drawing, Figure, digits, errors, labelled, line, plain
 from mmser.report.examine import Examined
 from mmser.report.read import Row
-from mmser.train.results import Line
+from mmser.statistics import Interval
 
-Scored = tuple[Row, Line]
-"""A row that tells classes, and its figures."""
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A row and how good it is in one measure."""
+
+    row: Row
+    value: float
+    interval: Interval
+    by_seed: tuple[float, ...]
+
+    @property
+    def digits(self) -> tuple[str, str, str]:
+        """Value and interval as a table has them."""
+        return digits(self.value), digits(self.interval.low), digits(self.interval.high)
+
 
 Order = Callable[[str], tuple[Any, ...]]
 """From an option's value to where it belongs on an axis; the first is True of what is no step of a scale."""
 
 
-def scored(examined: Sequence[Examined]) -> list[Scored]:
-    """The rows that tell classes."""
-    return [(one.row, one.row.line) for one in examined if one.row.line is not None]
+def measured(examined: Sequence[Examined]) -> dict[str, list[Scored]]:
+    """The rows by what they are measured in: ``UA``, and the CCC of each dimension."""
+    found: dict[str, list[Scored]] = {}
+    for one in examined:
+        if (own := one.row.line) is not None:
+            found.setdefault("UA", []).append(Scored(one.row, own.ua, own.interval, own.ua_by_seed))
+        for rated in one.row.ratings:
+            scored = Scored(one.row, rated.ccc, rated.interval, rated.ccc_by_seed)
+            found.setdefault(f"CCC of {rated.dimension}", []).append(scored)
+    return found
 
 
-def intervals(examined: Sequence[Examined]) -> Figure | None:
-    """UA with its interval, and the UA of each seed."""
-    rows = scored(examined)
-    if not rows:
-        return None
-    seeds = [(place, row, ua) for place, (row, own) in enumerate(rows) for ua in own.ua_by_seed]
-    means = {
-        **_dots([own.ua for _, own in rows], range(len(rows)), [row.label for row, _ in rows], 9, COLOURS[0]),
-        "name": "all seeds",
-        "error_x": errors(*zip(*((own.ua, own.interval.low, own.interval.high) for _, own in rows), strict=True)),
-    }
-    each = {
-        **_dots([ua for *_, ua in seeds], [place + 0.25 for place, *_ in seeds], [row.label for _, row, _ in seeds], 6),
-        "name": "each seed",
-    }
+def intervals(examined: Sequence[Examined]) -> Figure:
+    """Every row with its interval, and each of its seeds."""
+    drawings = [_intervals(measure, rows) for measure, rows in measured(examined).items()]
+    text = (
+        "Large dots with the 95 % interval by bootstrap over speakers (over utterances where there are none); small "
+        "dots are the seeds. That seeds lie close together says nothing about other speakers."
+    )
+    return Figure("intervals", "Intervals and seeds", text, tuple(drawings), "Measure")
+
+
+def _intervals(measure: str, rows: Sequence[Scored]) -> Drawing:
+    seeds = [(place, own.row.label, value) for place, own in enumerate(rows) for value in own.by_seed]
+    bars = errors(*zip(*((own.value, own.interval.low, own.interval.high) for own in rows), strict=True))
+    means = _dots([own.value for own in rows], range(len(rows)), [own.row.label for own in rows])
+    each = _dots(
+        [value for *_, value in seeds], [place + 0.25 for place, *_ in seeds], [label for _, label, _ in seeds]
+    )
     layout = {
         "height": 120 + 34 * len(rows),
         "showlegend": True,
-        "xaxis": {"title": {"text": "UA"}},
-        "yaxis": {**labelled([row.label for row, _ in rows]), "autorange": "reversed"},
+        "xaxis": {"title": {"text": measure}},
+        "yaxis": {**labelled([own.row.label for own in rows]), "autorange": "reversed"},
     }
-    table = [(row.label, *_ua(own), " ".join(map(digits, own.ua_by_seed))) for row, own in rows]
-    text = (
-        f"Large dots with the 95 % interval by bootstrap over {rows[0][1].interval.unit}s; small dots are the seeds. "
-        "That seeds lie close together says nothing about other speakers."
+    return Drawing(
+        name=measure,
+        data=[
+            {**means, "name": "all seeds", "error_x": bars, "marker": {"color": COLOURS[0], "size": 9}},
+            {**each, "name": "each seed", "marker": {"color": COLOURS[1], "size": 6}},
+        ],
+        layout=layout,
+        columns=("row", measure, "from", "to", "by seed"),
+        rows=tuple((own.row.label, *own.digits, " ".join(map(digits, own.by_seed))) for own in rows),
     )
-    drawing = Drawing("", [means, each], layout, ("row", "UA", "from", "to", "by seed"), tuple(table))
-    return Figure("intervals", "UA with its interval, and by seed", text, (drawing,))
 
 
-def _dots(x: Sequence[float], y: Sequence[float], labels: Sequence[str], size: int, colour: str = COLOURS[1]) -> Any:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": list(x),
-        "y": list(y),
-        "marker": {"color": colour, "size": size},
-        "text": list(map(plain, labels)),
-        "hovertemplate": "%{text}: %{x:.3f}<extra></extra>",
-    }
-
-
-def _ua(own: Line) -> tuple[str, str, str]:
-    return digits(own.ua), digits(own.interval.low), digits(own.interval.high)
+def _dots(x: Sequence[float], y: Sequence[float], labels: Sequence[str]) -> dict[str, Any]:
+    trace = {"type": "scatter", "mode": "markers", "hovertemplate": "%{text}: %{x:.3f}<extra></extra>"}
+    return {**trace, "x": list(x), "y": list(y), "text": list(map(plain, labels))}
 
 
 def over_layers(examined: Sequence[Examined]) -> Figure | None:
-    """UA over speech layers, of rows that differ in nothing else."""
+    """UA and CCC over speech layers, of rows that differ in nothing else."""
     text = (
         "Rows that differ in nothing but the speech layer are joined. Layer 0 is the input of the first block, -1 the "
         "last that is stored, mix a learned sum. Bars are 95 % intervals."
     )
-    return _over(examined, "layer", "UA over layers", text, _order_of_layer)
+    return _over(examined, "layer", "Over layers", text, _order_of_layer)
 
 
 def _order_of_layer(layer: str) -> tuple[Any, ...]:
@@ -82,12 +97,12 @@ def _order_of_layer(layer: str) -> tuple[Any, ...]:
 
 
 def over_granularities(examined: Sequence[Examined]) -> Figure | None:
-    """UA over granularities, of rows that differ in nothing else."""
+    """UA and CCC over granularities, of rows that differ in nothing else."""
     text = (
         "Rows that differ in nothing but the unit over which speech is pooled are joined, from the finest unit to the "
         "coarsest. Bars are 95 % intervals."
     )
-    return _over(examined, "granularity", "UA over granularities", text, _order_of_granularity)
+    return _over(examined, "granularity", "Over granularities", text, _order_of_granularity)
 
 
 def _order_of_granularity(granularity: str) -> tuple[Any, ...]:
@@ -96,39 +111,48 @@ def _order_of_granularity(granularity: str) -> tuple[Any, ...]:
 
 
 def _over(examined: Sequence[Examined], axis: str, title: str, text: str, order: Order) -> Figure | None:
-    """UA over an option, a line for each set of rows that share all other options."""
+    drawings = [_drawn_over(measure, rows, axis, order) for measure, rows in measured(examined).items()]
+    drawn = tuple(one for one in drawings if one is not None)
+    return Figure(axis, title, text, drawn, "Measure") if drawn else None
+
+
+def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -> Drawing | None:
+    """A line for each set of rows that share all options but one; None where there is no such set."""
     groups: dict[str, list[Scored]] = {}
-    for row, own in scored(examined):
-        if not row.is_member and not row.experiment.get("try_layers"):
-            groups.setdefault(_without(row.experiment, axis), []).append((row, own))
+    for own in rows:
+        if not own.row.is_member and not own.row.experiment.get("try_layers"):
+            groups.setdefault(_without(own.row.experiment, axis), []).append(own)
     shared = [
-        sorted(rows, key=lambda one: order(one[0].experiment[axis]))
-        for rows in groups.values()
-        if len({row.experiment[axis] for row, _ in rows}) > 1
+        sorted(group, key=lambda own: order(own.row.experiment[axis]))
+        for group in groups.values()
+        if len({own.row.experiment[axis] for own in group}) > 1
     ]
     if not shared:
         return None
-    names = _told_apart([rows[0][0].experiment for rows in shared], axis)
-    ticks = sorted({row.experiment[axis] for rows in shared for row, _ in rows}, key=order)
-    data = [_joined(*named, number, axis, order) for number, named in enumerate(zip(shared, names, strict=True))]
+    names = _told_apart([group[0].row.experiment for group in shared], axis)
+    ticks = sorted({own.row.experiment[axis] for group in shared for own in group}, key=order)
     layout = {
         "height": 380,
         "xaxis": {"type": "category", "categoryarray": list(map(plain, ticks)), "title": {"text": axis}},
-        "yaxis": {"title": {"text": "UA"}},
+        "yaxis": {"title": {"text": measure}},
         "showlegend": len(shared) > 1,
     }
-    table = [
-        (name, row.experiment[axis], *_ua(own)) for rows, name in zip(shared, names, strict=True) for row, own in rows
-    ]
-    return Figure(axis, title, text, (Drawing("", data, layout, ("rows", axis, "UA", "from", "to"), tuple(table)),))
+    named = list(zip(shared, names, strict=True))
+    return Drawing(
+        name=measure,
+        data=[_joined(*pair, number, axis, order) for number, pair in enumerate(named)],
+        layout=layout,
+        columns=("rows", axis, measure, "from", "to"),
+        rows=tuple((name, own.row.experiment[axis], *own.digits) for group, name in named for own in group),
+    )
 
 
-def _joined(rows: Sequence[Scored], name: str, number: int, axis: str, order: Order) -> dict[str, Any]:
+def _joined(group: Sequence[Scored], name: str, number: int, axis: str, order: Order) -> dict[str, Any]:
     """The line of a set of rows, broken before what is no step of a scale, such as a mix of layers."""
-    first = sum(not order(row.experiment[axis])[0] for row, _ in rows)
-    x: list[str | None] = [plain(row.experiment[axis]) for row, _ in rows]
-    y, low, high = ([*part] for part in zip(*((o.ua, o.interval.low, o.interval.high) for _, o in rows), strict=True))
-    bars = errors(y, low, high)
+    first = sum(not order(own.row.experiment[axis])[0] for own in group)
+    x: list[str | None] = [plain(own.row.experiment[axis]) for own in group]
+    y: list[float | None] = [own.value for own in group]
+    bars = errors(*zip(*((own.value, own.interval.low, own.interval.high) for own in group), strict=True))
     for values in (x, y, bars["array"], bars["arrayminus"]):
         values.insert(first, None)
     return {**line(x, y, name, number), "error_y": bars}

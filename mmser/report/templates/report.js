@@ -60,6 +60,7 @@ function themed(layout) {
   };
   for (const name of ["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d/.test(key))]) {
     whole[name] = { ...axis, ...whole[name] };
+    if (whole[name].title) whole[name].title.standoff = 10;
   }
   return [whole, ink];
 }
