@@ -8,7 +8,14 @@ import pytest
 from numpy.typing import NDArray
 
 from mmser.metrics import concordance_correlation, macro_f1, unweighted_average_recall, weighted_accuracy
-from mmser.statistics import Interval, bootstrap_interval, concordance_interval, holm, paired_permutation_test
+from mmser.statistics import (
+    Interval,
+    bootstrap_interval,
+    concordance_interval,
+    holm,
+    paired_concordance_test,
+    paired_permutation_test,
+)
 
 CONFUSION_METRICS = [weighted_accuracy, unweighted_average_recall, macro_f1]
 
@@ -32,7 +39,7 @@ def test_the_fast_way_draws_and_scores_as_the_plain_one(metric, clusters, monkey
     fast = bootstrap_interval(metric, truth, prediction, clusters, num_resamples=50)
     slow = bootstrap_interval(plain, truth, prediction, clusters, num_resamples=50)
     assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=1e-12)
-    monkeypatch.setattr("mmser.statistics._CELLS", 7)
+    monkeypatch.setattr("mmser.statistics.clusters._CELLS", 7)
     assert bootstrap_interval(metric, truth, prediction, clusters, num_resamples=50) == fast
     p_values = {
         paired_permutation_test(f, truth, prediction, other, clusters, num_permutations=200) for f in (metric, plain)
@@ -200,3 +207,22 @@ def test_concordance_intervals_of_constants() -> None:
         concordance_interval(ones, ones, speakers, seeds, level=1.5)
     with pytest.raises(ValueError, match="expected the same"):
         concordance_interval(ones, ones, speakers, seeds[:5])
+
+
+@pytest.mark.parametrize("num_speakers", [4, 16], ids=["exact", "sampled"])
+def test_concordance_test_is_the_permutation_test_of_the_mean_over_seeds(num_speakers: int) -> None:
+    rng = np.random.default_rng(num_speakers)
+    seeds, speakers = np.repeat([0, 1, 2], 40), np.tile(np.arange(40) % num_speakers, 3).astype(str)
+    truth = np.tile(rng.normal(3.0, 1.0, 40), 3)
+    one, other = truth + rng.normal(0.0, 1.0, 120), truth + rng.normal(0.1, 1.3, 120)
+
+    def mean_ccc(truth: np.ndarray, said: np.ndarray) -> float:
+        return float(np.mean([concordance_correlation(truth[seeds == s], said[seeds == s]) for s in (0, 1, 2)]))
+
+    expected = paired_permutation_test(mean_ccc, truth, one, other, speakers, num_permutations=200, seed=3)
+    found = paired_concordance_test(truth, one, other, speakers, seeds, num_permutations=200, seed=3)
+    assert found == expected
+    assert paired_concordance_test(truth, one, one, speakers, seeds, num_permutations=200) == 1.0
+    constant = np.full(120, 3.0)
+    by_hand = paired_permutation_test(mean_ccc, truth, one, constant, speakers, num_permutations=200)
+    assert paired_concordance_test(truth, one, constant, speakers, seeds, num_permutations=200) == by_hand

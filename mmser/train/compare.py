@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
 from mmser.metrics import concordance_correlation, unweighted_average_recall
-from mmser.statistics import holm, paired_permutation_test
+from mmser.statistics import holm, paired_concordance_test, paired_permutation_test
 
 _TEXT = {"utterance_id": str, "speaker": str, "truth": str, "prediction": str, "fold": str, "head": str}
 
@@ -120,10 +120,15 @@ def _differences(
     found = []
     for figure, truth, said in _figures(truths, one, other):
         known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
-        metric = _over_seeds(figure, one["seed"].to_numpy()[known])
-        a, b = (own[known] for own in said)
-        p = paired_permutation_test(metric, truth[known], a, b, clusters[known], num_permutations=num_permutations)
-        values, num = (metric(truth[known], a), metric(truth[known], b)), len(np.unique(clusters[known]))
+        seeds, who = one["seed"].to_numpy()[known], clusters[known]
+        told, (a, b) = truth[known], (own[known] for own in said)
+        if figure == "UA":  # every seed has the same truths, so all together is the mean over seeds
+            metric: Callable[[Any, Any], float] = unweighted_average_recall
+            p = paired_permutation_test(metric, told, a, b, who, num_permutations=num_permutations)
+        else:
+            metric = _over_seeds(seeds)
+            p = paired_concordance_test(told, a, b, who, seeds, num_permutations=num_permutations)
+        values, num = (metric(told, a), metric(told, b)), len(np.unique(who))
         found.append(Difference(name, other_name, figure, *values, p=p, p_holm=p, clusters=num))
     return found
 
@@ -193,9 +198,7 @@ def _figures(
     return figures
 
 
-def _over_seeds(figure: str, seeds: NDArray[Any]) -> Callable[[Any, Any], float]:
-    """The figure as the tables have it. UA: every seed has the same truths, so all together is the mean over seeds."""
-    if figure == "UA":
-        return unweighted_average_recall
+def _over_seeds(seeds: NDArray[Any]) -> Callable[[Any, Any], float]:
+    """The CCC as the tables have it: mean over seeds."""
     rows = [np.flatnonzero(seeds == seed) for seed in np.unique(seeds)]
     return lambda truth, said: float(np.mean([concordance_correlation(truth[own], said[own]) for own in rows]))
