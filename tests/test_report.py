@@ -149,6 +149,7 @@ def test_every_drawing_is_what_plotly_knows(study: Study) -> None:
         for drawing in figure.drawings:
             plotly.graph_objects.Figure(data=drawing.data, layout=drawing.layout)  # refuses an unknown name or value
             assert {len(row) for row in drawing.rows} == {len(drawing.columns)}
+            assert "<script>" not in json.dumps((drawing.data, drawing.layout))  # plotly would take it for markup
 
 
 def test_learned_layers_are_those_of_the_stored_heads(study: Study) -> None:
@@ -281,7 +282,7 @@ def test_folders_that_are_no_study_are_refused(ablation: Path, tmp_path: Path) -
     about = json.loads((ablation / "ablation.json").read_text())
     about["cells"][0]["name"] = "../cells/probe-word-9"
     (tmp_path / "ablation.json").write_text(json.dumps(about))
-    with pytest.raises(ProtocolError, match=r"a cell is called '\.\./cells/probe-word-9'; expected letters, digits"):
+    with pytest.raises(ProtocolError, match=r"cell '\.\./cells/probe-word-9': expected letters, digits"):
         read_study(tmp_path)
     (tmp_path / "ablation.json").write_text(json.dumps({**about, "format": 2}))
     with pytest.raises(ProtocolError, match="format 2; this version of mmser reads 1"):

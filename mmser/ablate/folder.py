@@ -10,7 +10,6 @@
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from mmser.ablate.grid import Cell, Grid
 from mmser.cache.writer import difference
 from mmser.errors import ProtocolError
 from mmser.train.compare import read_json
-from mmser.train.folder import write_csv, write_json
+from mmser.train.folder import write_csv, write_json, write_text
 
 FORMAT = 1
 """Version of ``ablation.json``."""
@@ -69,9 +68,7 @@ def check_same(folder: Path, grid: Grid, cache: Path) -> None:
 def write_ablation(folder: Path, grid: Grid, cache: Path, command: str) -> None:
     """Write down what is to be trained."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".grid.toml.{os.getpid()}.tmp"
-    temporary.write_text(grid.text, encoding="utf-8")
-    temporary.replace(folder / "grid.toml")
+    write_text(folder / "grid.toml", grid.text)
     facts = {
         "format": FORMAT,
         "name": folder.resolve().name,

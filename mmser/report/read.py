@@ -1,6 +1,5 @@
 """What a report is of: an ablation, one run folder, or a folder that holds several, as one list of rows."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -9,14 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from mmser.ablate.folder import FORMAT, cell_folder
 from mmser.errors import ProtocolError
 from mmser.train.compare import find_runs, read_json, read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 
-ABLATION_FORMAT = 1
-"""Of ``ablation.json``."""
-
-_CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NOT_FINISHED = "not finished: run the same command again, which goes on from there"
 
 
@@ -153,8 +149,8 @@ def _rows_of(folder: Path, name: str) -> tuple[Row, ...]:
 def _ablation(folder: Path) -> Study:
     path = folder / "ablation.json"
     about = read_json(path)
-    if about.get("format") != ABLATION_FORMAT:
-        raise ProtocolError(f"{path}: format {about.get('format')!r}; this version of mmser reads {ABLATION_FORMAT}")
+    if about.get("format") != FORMAT:
+        raise ProtocolError(f"{path}: format {about.get('format')!r}; this version of mmser reads {FORMAT}")
     try:
         return _study(folder, about)
     except (KeyError, TypeError, AttributeError) as error:
@@ -165,7 +161,7 @@ def _study(folder: Path, about: Mapping[str, Any]) -> Study:
     failed = _failures(folder / "failed.csv")
     rows, unfinished = [], {}
     for cell in about["cells"]:
-        own = folder / "cells" / _checked(cell["name"], folder)
+        own = cell_folder(folder, cell["name"])
         if cell["name"] in failed:
             continue
         if not (own / "summary.json").exists():
@@ -182,12 +178,6 @@ def _study(folder: Path, about: Mapping[str, Any]) -> Study:
         command=about["command"],
         axes=tuple(about["axes"]),
     )
-
-
-def _checked(name: object, folder: Path) -> str:
-    if not isinstance(name, str) or not _CELL_NAME.fullmatch(name):
-        raise ProtocolError(f"{folder / 'ablation.json'}: a cell is called {name!r}; expected letters, digits and ._+-")
-    return name
 
 
 def _failures(path: Path) -> dict[str, str]:
