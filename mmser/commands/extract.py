@@ -29,6 +29,11 @@ def extraction_options(command: Any) -> Any:
             click.option("--speech-model", default=default("speech_model"), help=f"Speech encoder: {model}"),
             click.option("--text-model", default=default("text_model"), help=f"Text encoder: {model}"),
             click.option(
+                "--text-column",
+                default=default("text_column"),
+                help="The column that it reads; any but text becomes a stream of its own.",
+            ),
+            click.option(
                 "--align",
                 "aligner",
                 type=click.Choice([*ALIGNERS, NONE]),
@@ -83,6 +88,7 @@ def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) ->
     \b
     mmser extract iemocap.csv --cache cache/iemocap --align pocketsphinx
     mmser extract emodb.csv --cache cache/emodb --text-model none --keep frame,utterance
+    mmser extract asr.csv --cache cache/iemocap --speech-model none --text-column asr_text
     mmser extract emodb.csv --cache cache/emodb --speech-model none --text-model none --mel --opensmile egemaps
     """
     from mmser.extract.run import extract as run

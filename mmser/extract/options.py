@@ -12,6 +12,9 @@ DTYPES = ("float16", "float32")
 COMPUTES = ("float32", "bf16", "fp16")
 """Arithmetic of the encoders."""
 
+TEXT_COLUMN = "text"
+"""The manifest's own column of transcripts."""
+
 OPENSMILE_SETS = {"egemaps": "eGeMAPSv02"}
 """openSMILE's feature sets by mmser's name, with openSMILE's own; v02 is the eGeMAPS that it recommends."""
 
@@ -29,6 +32,8 @@ class Extraction(AlignerOptions):
     """Hugging Face id (ID or ID@REVISION), local folder, ``builtin:tiny``, ``builtin:small``, or ``none``."""
     text_model: str = "google-bert/bert-base-uncased"
     """The same for text; skipped where the manifest has no text."""
+    text_column: str = TEXT_COLUMN
+    """The manifest's column that the text encoder reads, as one of recognised text; alignments are of ``text``."""
     mel: bool = False
     """Log-mel spectrograms too (:class:`mmser.extract.mel.MelRecipe`), for ``cnn14``."""
     opensmile: str = NONE

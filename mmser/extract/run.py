@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmser.cache import Cache, Stream
-from mmser.errors import CacheError, MmserError
+from mmser.errors import CacheError, ManifestError, MmserError
 from mmser.extract.align_stream import fill_alignments
 from mmser.extract.coverage import COVERAGE_FILE, Coverage, coverage, write_coverage
 from mmser.extract.feature_stream import fill_features, load_features
-from mmser.extract.options import NONE, Extraction
+from mmser.extract.options import NONE, TEXT_COLUMN, Extraction
 from mmser.extract.speech_stream import fill_speech, load_speech
 from mmser.extract.text_stream import fill_text, load_text
 from mmser.extract.work import Report, Work, write_failures
-from mmser.manifest import Manifest, merge, read_manifest, write_manifest
+from mmser.manifest import NUMBER_COLUMNS, REQUIRED_COLUMNS, Manifest, merge, read_manifest, write_manifest
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def extract(
     began = time.monotonic()
     if options.speech_model == options.text_model == options.aligner == options.opensmile == NONE and not options.mel:
         raise MmserError("nothing to extract: give --speech-model, --text-model, --align, --mel or --opensmile")
+    if options.text_model != NONE and options.text_column != TEXT_COLUMN:
+        _check_texts(manifest, options.text_column)
     work = Work(cache, {u.utterance_id: u for u in manifest.utterances()}, options, report, say)
     with work.decoders:
         aligned = _fill(work, manifest)
@@ -85,6 +87,12 @@ def extract(
         sum(work.seconds.values()),
         time.monotonic() - began,
     )
+
+
+def _check_texts(manifest: Manifest, column: str) -> None:
+    manifest.column(column)  # says which there are, where it is none of them
+    if column in (*NUMBER_COLUMNS, *REQUIRED_COLUMNS):
+        raise ManifestError(f"--text-column {column}: expected a column of text, as mmser transcribe adds one")
 
 
 def _fill(work: Work, manifest: Manifest) -> Stream | None:

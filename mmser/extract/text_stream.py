@@ -10,7 +10,7 @@ from mmser.cache import Column, StreamWriter, stream_folder_name
 from mmser.cache.shard_writer import ShardWriter
 from mmser.errors import EncoderError
 from mmser.extract.loading import measure_drift, pick_layers
-from mmser.extract.options import NONE
+from mmser.extract.options import NONE, TEXT_COLUMN
 from mmser.extract.text import TextEncoder, Tokens, load_text_encoder
 from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Work, pick_device, provenance, text_digest
 from mmser.extract.writing import Task, WriterThread, check_storable, fetch, peaks_of
@@ -28,8 +28,10 @@ def load_text(work: Work) -> tuple[TextEncoder, list[int]] | None:
     """The encoder and the layers that were asked for; None where there is nothing to encode."""
     if work.options.text_model == NONE:
         return None
-    if not work.texts():
-        work.notes.append("the manifest has no text: no text stream was made")
+    column = work.options.text_column
+    if not work.texts(column):
+        what = "text" if column == TEXT_COLUMN else f"text in column {column!r}"
+        work.notes.append(f"the manifest has no {what}: no text stream was made")
         return None
     encoder = load_text_encoder(work.options.text_model, pick_device(work.options.device))
     return encoder, pick_layers(work.options.text_layers, encoder.num_layers)
@@ -37,12 +39,15 @@ def load_text(work: Work) -> tuple[TextEncoder, list[int]] | None:
 
 def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
     """Encode the transcripts that the stream lacks."""
-    texts, options = work.texts(), work.options
-    name = f"text/{stream_folder_name(encoder.name)}"
+    options = work.options
+    texts, name = work.texts(options.text_column), f"text/{stream_folder_name(encoder.name)}"
     made = provenance(encoder.device)
     if options.compute != "float32":
         made["drift"] = _lower(work, encoder, layers)
     recipe = {**encoder.identity(), "layers": layers, "dtype": options.dtype}
+    if options.text_column != TEXT_COLUMN:
+        name += f"@{stream_folder_name(options.text_column)}"
+        recipe["text_column"] = options.text_column
     with StreamWriter(work.cache, name, recipe, made) as writer:
         redo = work.stale(writer.stream, {"text": {uid: text_digest(text) for uid, text in texts.items()}})
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
@@ -69,7 +74,7 @@ def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
 def _lower(work: Work, encoder: TextEncoder, layers: list[int]) -> str:
     """Lower the encoder's precision, and say what that does to the states of the manifest's first transcripts."""
     probes: list[Tokens] = []
-    for text in list(work.texts().values())[:DRIFT_TRANSCRIPTS]:
+    for text in list(work.texts(work.options.text_column).values())[:DRIFT_TRANSCRIPTS]:
         try:
             probes.append(encoder.tokenize(text))
         except EncoderError:  # too long: named where the stream is filled
@@ -92,7 +97,7 @@ def _shard(
     lengths = [len(tokens[uid].token_id) for uid in ids]
     states = Column(DTYPES[work.options.dtype], len(layers), encoder.dim)
     columns = {"states": states, **{name: Column("<i4") for name in _COLUMNS}}
-    sources = {"text": [text_digest(work.utterances[uid].text or "") for uid in ids]}
+    sources = {"text": [text_digest(work.text(uid, work.options.text_column)) for uid in ids]}
     shard = writer.shard(number, ids, sources, {"token": (lengths, columns)})
     return [shard], _tasks(work, encoder, layers, shard, tokens)
 

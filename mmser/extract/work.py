@@ -16,7 +16,7 @@ from mmser import __version__
 from mmser.cache import Stream, Unit
 from mmser.errors import CacheError, MmserError
 from mmser.extract.decode import Decoders
-from mmser.extract.options import Extraction
+from mmser.extract.options import TEXT_COLUMN, Extraction
 from mmser.records import Utterance
 
 SHARD_BYTES = 256e6
@@ -89,9 +89,15 @@ class Work:
             )
         self.say(f"To be written by this stage: {parts} ({free / 1e9:.3g} GB free)")
 
-    def texts(self) -> dict[str, str]:
-        """The transcripts that there are."""
-        return {uid: u.text for uid, u in self.utterances.items() if u.text and u.text.strip()}
+    def texts(self, column: str = TEXT_COLUMN) -> dict[str, str]:
+        """The transcripts that there are, or the texts of another column."""
+        found = {uid: self.text(uid, column) for uid in self.utterances}
+        return {uid: text for uid, text in found.items() if text.strip()}
+
+    def text(self, utterance_id: str, column: str = TEXT_COLUMN) -> str:
+        """The transcript of an utterance, or the text of another column; empty where there is none."""
+        utterance = self.utterances[utterance_id]
+        return (utterance.text if column == TEXT_COLUMN else str(utterance.fields.get(column, ""))) or ""
 
     def stale(self, stream: Stream, now: Mapping[str, Mapping[str, str]]) -> list[str]:
         """Utterances of a stream whose source is no longer what it was made from.

@@ -268,6 +268,7 @@ def load_table(
         if _know_places(sources.text):
             special = stored_column(sources.text, "token", "start", utterance_ids).values < 0
             if linker is not None:
+                linker.check_transcript(sources.text)
                 words = stored_column(sources.text, "token", "word", utterance_ids)
                 links = words.values[~special].astype(np.int64), linker.of_tokens(words)[~special]
             states = _without(states, special)

@@ -68,6 +68,21 @@ class Linker:
         means = np.append(np.where(counts > 0, sums / np.maximum(counts, 1), -1.0), -1.0)
         return means[np.where(words.values >= 0, asked, size)].astype(np.float32)
 
+    def check_transcript(self, text: Stream) -> None:
+        """Make sure that tokens and alignment are of one transcript: the words of another have other numbers.
+
+        Raises:
+            ProtocolError: the tokens are of another one, such as that of a speech recogniser.
+        """
+        read, aligned = text.digests("text"), self.align.digests("text")
+        for uid in self.ids:
+            if read.get(uid) and aligned.get(uid) and read[uid] != aligned[uid]:  # empty where not known
+                raise ProtocolError(
+                    f"utterance {uid!r}: {text.name} was made from another transcript than {self.align.name}, and a "
+                    "head that reads words or positions needs both of one; choose the text of the aligned transcript "
+                    "(--text-stream), or, where the manifest has changed since, extract both again with --refresh"
+                )
+
     def _column(self, tier: str, name: str) -> PackedColumn:
         return stored_column(self.align, tier, name, self.ids)
 
