@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import ablate, align, cache, corpora, demo, doctor, extract, pool, report, runs, train
+from mmser.commands import ablate, align, cache, corpora, demo, doctor, extract, pool, report, runs, train, transcribe
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -59,6 +59,8 @@ for command in (
     corpora.manifest,
     doctor.doctor,
     align.align,
+    transcribe.transcribe,
+    transcribe.wer,
     extract.extract,
     pool.pool,
     train.train_head,

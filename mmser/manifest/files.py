@@ -46,13 +46,13 @@ def read_manifest(path: str | Path) -> Manifest:
     return _made(reader(path), path)
 
 
-def parse_manifest(data: bytes, path: Path) -> Manifest:
+def parse_manifest(data: bytes, path: Path, delimiter: str = ",") -> Manifest:
     """A manifest from the bytes of a CSV file, such as a packed cache holds; ``path`` stands for the file.
 
     Raises:
         ManifestError: as :func:`read_manifest`.
     """
-    return _made(_parse_csv(_text(data, path), path), path)
+    return _made(_parse_csv(_text(data, path), path, delimiter), path)
 
 
 def _made(table: pd.DataFrame, path: Path) -> Manifest:
@@ -71,9 +71,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         ManifestError: unknown suffix, or the folder is not there.
     """
     path = Path(path)
+    check_place(path)
     _, writer = _format(path)
-    if not path.parent.is_dir():
-        raise ManifestError(f"manifest {str(path)!r} cannot be written: its folder is not there; make it first")
     folder, base = os.path.abspath(path.parent), os.path.abspath(manifest.base)
     audio = [_seen_from(folder, base, name) for name in manifest.table["audio"]]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -84,6 +83,17 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that no manifest could be written to, before there is anything to write.
+
+    Raises:
+        ManifestError: unknown suffix, or the folder is not there.
+    """
+    _format(path)
+    if not path.parent.is_dir():
+        raise ManifestError(f"manifest {str(path)!r} cannot be written: its folder is not there; make it first")
 
 
 def _seen_from(folder: str, base: str, audio: str) -> str:

@@ -17,6 +17,7 @@ from mmser.records import Utterance
 from mmser.transcribe.journal import Journal, open_journal
 from mmser.transcribe.options import Recognition
 from mmser.transcribe.recogniser import Recogniser, Unheard, load_recogniser
+from mmser.transcribe.transcripts import Transcripts
 from mmser.units import SAMPLE_RATE
 
 UNIT_SECONDS = 600.0
@@ -26,52 +27,13 @@ STAGE = "transcribe"
 """What progress calls it."""
 
 
-@dataclass(frozen=True)
-class Transcripts:
-    """What a recogniser heard."""
-
-    texts: dict[str, str]
-    """By utterance; empty where it heard no words."""
-    failures: dict[str, str]
-    """Reason by utterance."""
-    recipe: dict[str, object] = field(default_factory=dict)
-    """Everything that decides the texts: the model, its revision and the digest of its weights among it."""
-    device: str = ""
-    """Where the recogniser ran."""
-    num_kept: int = 0
-    """Texts that an earlier run had finished."""
-
-
-def transcribe(
-    utterances: Iterable[Utterance],
-    model: str,
-    *,
-    device: str = "auto",
-    language: str | None = None,
-    report: Report = lambda *_: None,
-) -> Transcripts:
-    """What is said in some utterances.
-
-    Args:
-        utterances: the recordings; their own transcripts are not looked at.
-        model: Hugging Face id (``ID`` or ``ID@REVISION``) or local folder of a model for CTC, or of Whisper.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        language: what is spoken, for Whisper; None: it guesses.
-        report: told how far it is.
-
-    Raises:
-        MmserError: the model cannot be used.
-    """
-    return recognise(utterances, Recognition(model, language=language, device=device), report=report)
-
-
 def recognise(
     utterances: Iterable[Utterance],
     options: Recognition,
     journal: Path | None = None,
     report: Report = lambda *_: None,
 ) -> Transcripts:
-    """:func:`transcribe` with all its options, keeping what is finished.
+    """What is said in some utterances; what is finished is kept.
 
     Args:
         utterances: the recordings.
