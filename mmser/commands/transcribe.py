@@ -63,13 +63,14 @@ def transcribe(manifest_path: Path, out: Path, column: str, **options: Any) -> N
     from mmser.manifest import read_manifest
     from mmser.show import meter
     from mmser.transcribe.table import failures_path, transcribe_manifest
+    from mmser.transcribe.word_errors import spell
 
     table = read_manifest(manifest_path)
     with meter() as progress:
         found = transcribe_manifest(table, out, Recognition(**options), column, progress)
     kept = f", {found.num_kept} of them in an earlier run" if found.num_kept else ""
     click.echo(f"{out}: {len(found.texts)} of {len(table)} utterances transcribed in column {column}{kept}")
-    if column != "text" and "text" in table.table.columns and any(table.column("text")) and found.texts:
+    if any(u.text and spell(u.text) for u in table.utterances() if u.utterance_id in found.texts):
         show_comparison(_compare(read_manifest(out), out, "text", column, None))
     if found.failures:
         uid, reason = next(iter(found.failures.items()))
@@ -109,7 +110,7 @@ def wer(
     table = read_manifest(manifest_path)
     found = _compare(table, manifest_path, gold, column, asked, case=case, punctuation=punctuation)
     if as_json:
-        asked_for = {"gold": gold, "column": column, "case": case, "punctuation": punctuation}
+        asked_for = {"column": column, "case": case, "punctuation": punctuation}
         about = {"manifest": str(manifest_path), **asked_for, **found.as_json()}
         click.echo(json.dumps(about, indent=1, ensure_ascii=False))
     else:
@@ -129,21 +130,21 @@ def _compare(
 
 def show_comparison(found: "Comparison") -> None:
     """Print word error rates, a line a group, and what was left out."""
-    from mmser.show import print_table
+    from mmser.show import counted, print_table
 
     columns = ("WER", "95 % of WER", "utterances", "words", "substituted", "deleted", "inserted")
     print_table(("", *columns), [_row("all", found.overall)])
     for name, groups in found.groups.items():
         click.echo()
         print_table((name, *columns), [_row(value or "(none)", own) for value, own in groups.items()])
-    notes = (
-        (found.num_without_reference, "without a word in the gold column were left out"),
-        (found.num_not_transcribed, "that could not be transcribed were left out"),
-        (found.num_unheard, "in which no word was heard count as all words deleted"),
-    )
-    for number, what in notes:
-        if number:
-            click.echo(f"Note: {number} utterance{'s' * (number > 1)} {what}")
+    without = {
+        f"without a word in column {found.gold}": found.num_without_reference,
+        "not transcribed": found.num_not_transcribed,
+    }
+    if any(without.values()):
+        click.echo(f"Left out: {counted({what: number for what, number in without.items() if number})}")
+    if found.num_unheard:
+        click.echo(f"Counted as deleted: all words of {found.num_unheard} utterances in which none was heard")
 
 
 def _row(name: str, errors: "WordErrors") -> tuple[str, ...]:

@@ -96,16 +96,18 @@ class WhisperRecogniser:
                 do_sample=False,
                 **self._asked,
             )
-        return [self._written(segments) for segments in found["segments"]]
+        return [self._written(segments, is_long) for segments in found["segments"]]
 
-    def _written(self, segments: Sequence[Any]) -> str | Unheard:
-        """The text of the segments, if in each window the model came to an end by itself."""
+    def _written(self, segments: Sequence[Any], is_long: bool) -> str | Unheard:
+        """The text of a recording's segments, if in each window the model came to an end by itself."""
         if any(self._end not in segment["result"] for segment in segments):
             return Unheard(
                 "the recogniser did not come to an end within the tokens it may write, as when it repeats itself; the "
                 "rest would be cut off: listen to the recording, cut it, or give another model"
             )
-        tokens = [token for segment in segments for token in segment["tokens"].tolist()]
+        # of a single pass, the whole of it: segments leave out what follows the last time
+        parts = [segment["tokens"] for segment in segments] if is_long else [segments[0]["result"]]
+        tokens = [token for part in parts for token in part.tolist()]
         return " ".join(self._tokenizer.decode(tokens, skip_special_tokens=True).split())
 
 

@@ -51,6 +51,8 @@ class WordErrors:
 class Comparison:
     """Recognised text against the reference."""
 
+    gold: str
+    """The column of the reference."""
     overall: WordErrors
     groups: dict[str, dict[str, WordErrors]]
     """By column (``label``, ``speaker``) and value; "" where an utterance has none."""
@@ -64,6 +66,7 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """All of it."""
         return {
+            "gold": self.gold,
             "overall": self.overall.as_json(),
             "groups": {c: {value: one.as_json() for value, one in own.items()} for c, own in self.groups.items()},
             "without_reference": self.num_without_reference,
@@ -131,6 +134,7 @@ def compare(
             for value in sorted(set(own))
         }
     return Comparison(
+        gold,
         _summed(counts, speakers),
         groups,
         int((~told & ~failed).sum()),
