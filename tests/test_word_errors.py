@@ -85,7 +85,7 @@ def test_groups_add_up_and_intervals_resample_speakers() -> None:
     ("text", "words"),
     [
         ("Don't -- STOP, it’s 'fine'!", "don't stop it's fine"),
-        ("[LAUGHTER] Well [breath]", "well"),
+        ("[LAUGHTER] Well [door slams]<unk>", "well"),
         ("Straße naïve Ｆull", "strasse naïve full"),
         ("well-known e.g. 3,5", "well known e g 3 5"),
         ("हिन्दी बोली।", "हिन्दी बोली"),

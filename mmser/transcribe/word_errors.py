@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmser.errors import ManifestError
+from mmser.extract.align.words import TAG
 from mmser.manifest import NUMBER_COLUMNS, Manifest
 from mmser.statistics import Interval, bootstrap_interval
 
@@ -76,7 +77,7 @@ class Comparison:
 
 
 def spell(text: str, spelling: Spelling = Spelling()) -> str:
-    """A text as it is compared: words with single blanks between them, without ``[TAGS]``.
+    """A text as it is compared: words with single blanks between them, without tags such as ``[LAUGHTER]``.
 
     Unless the spelling says otherwise, letters are folded to one case, and all that is no letter, mark or digit becomes
     a blank, but for apostrophes inside words.
@@ -84,8 +85,7 @@ def spell(text: str, spelling: Spelling = Spelling()) -> str:
     >>> spell("Well -- I can’t, [LAUGHTER] really!")
     "well i can't really"
     """
-    words = unicodedata.normalize("NFKC", text).replace("’", "'").split()
-    words = [word for word in words if not (word.startswith("[") and word.endswith("]"))]
+    words = TAG.sub(" ", unicodedata.normalize("NFKC", text).replace("’", "'")).split()
     if not spelling.punctuation:
         kept = ("".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in word) for word in words)
         words = [word.strip("'") for part in kept for word in part.split()]

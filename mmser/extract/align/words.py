@@ -19,7 +19,7 @@ class SpokenWord:
     """Its word in :func:`mmser.transcript.transcript_words`; several spoken words may share one ("21")."""
 
 
-_TAG = re.compile(r"\[[^\[\]]*\]|<[^<>\s]*>|\{[^{}\s]*\}|\+\+\S*?\+\+")
+TAG = re.compile(r"\[[^\[\]]*\]|<[^<>\s]*>|\{[^{}\s]*\}|\+\+\S*?\+\+")
 """What transcribers write for sounds that are no words: ``[LAUGHTER]``, ``[door slams]``, ``<unk>``, ``{CG}``,
 ``++BREATHING++``."""
 
@@ -67,7 +67,7 @@ def _letters(piece: str) -> list[str]:
 def _forms(written: str, *, with_unit: bool = True) -> list[str]:
     """The spoken forms of one word of a transcript, or of one label of a TextGrid."""
     forms: list[str] = []
-    plain = _plain(_TAG.sub(" ", written))
+    plain = _plain(TAG.sub(" ", written))
     for piece in _PIECE.finditer(plain):
         if piece["initials"]:
             forms += [letter for letter in piece["initials"] if letter != "."]
@@ -99,7 +99,7 @@ def spoken_words(text: str) -> list[SpokenWord]:
     [("i'm", 1), ('twenty', 2), ('one', 2), ('not', 3), ('twenty', 4), ('two', 4)]
     """
     words = transcript_words(text)
-    tags = [match.span() for match in _TAG.finditer(text)]
+    tags = [match.span() for match in TAG.finditer(text)]
     spoken: list[SpokenWord] = []
     unit, end = "", 0
     for i, word in enumerate(words):
