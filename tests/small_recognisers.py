@@ -89,6 +89,7 @@ def save_whisper(folder: Path, *, ends: bool = True, multilingual: bool = True, 
         decoder.layer_norm.reset_parameters()
         for layer in decoder.layers:
             layer.encoder_attn.out_proj.weight.mul_(60.0)  # what is heard has as much of a say as what is written
+            layer.self_attn.out_proj.weight.mul_(20.0)
         for layer in (model.model.encoder.conv1, model.model.encoder.conv2):
             layer.weight.mul_(8.0)
         if ends:

@@ -48,6 +48,7 @@ def test_a_batch_gives_the_letters_that_the_plain_model_gives_one_by_one(kind: s
     found = ctc(folder)
     model = transformers.AutoModelForCTC.from_pretrained(folder).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    assert found.width(9_000) == 9_000, "not batched at all"
     logits, texts = found.logits(MIXED), found.texts(MIXED)
     for waveform, together, text in zip(MIXED, logits, texts, strict=True):
         with torch.inference_mode():
@@ -104,6 +105,8 @@ def test_whisper_in_a_batch_writes_what_it_writes_alone(whisper_folder: Path, la
     expected = [plain_whisper(whisper_folder, waveform, **asked) for waveform in TONES]
     assert len(set(expected)) > 1
     assert found.texts(TONES) == expected
+    if language is not None:
+        assert expected != whisper(whisper_folder, "en").texts(TONES)
 
 
 def test_whisper_reads_a_long_recording_to_its_end(whisper_folder: Path) -> None:
