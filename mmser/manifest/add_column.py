@@ -70,6 +70,8 @@ def _extended(manifest: Manifest, name: str, cells: Sequence[str], path: Path) -
         return None
     data = source.read_bytes()
     lines = list(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    if max(map(len, lines)) >= csv.field_size_limit():  # a cell that the module might not take
+        return None
     reader = csv.reader(lines, delimiter=delimiter)
     more = iter([name, *cells])
     out, begin, width = [], 0, 0

@@ -90,6 +90,7 @@ class WhisperRecogniser:
                 inputs.input_features.to(self._device),
                 return_timestamps=is_long,
                 return_segments=True,
+                return_dict_in_generate=False,
                 # one pass: without times, what looks like one must not send it back to an earlier place
                 force_unique_generate_call=not is_long,
                 num_beams=1,
@@ -106,7 +107,7 @@ class WhisperRecogniser:
                 "rest would be cut off: listen to the recording, cut it, or give another model"
             )
         # of a single pass, the whole of it: segments leave out what follows the last time
-        parts = [segment["tokens"] for segment in segments] if is_long else [segments[0]["result"]]
+        parts = [segment["tokens"] for segment in segments] if is_long else [s["result"] for s in segments[:1]]
         tokens = [token for part in parts for token in part.tolist()]
         return " ".join(self._tokenizer.decode(tokens, skip_special_tokens=True).split())
 
