@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mmser demo
@@ -16,6 +16,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build --strict
+
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
@@ -26,4 +29,4 @@ $(VENV)/.installed: $(VENV)/.demo
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist cache runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site cache runs .mypy_cache .ruff_cache .pytest_cache

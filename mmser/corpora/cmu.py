@@ -60,7 +60,9 @@ def _read_clips(request: Request, title: str) -> Found:
     found = Found(request.folder)
     table = request.folder / "label.csv"
     if not table.is_file():
-        raise ManifestError(f"{title}: folder {str(request.folder)!r} holds no 'label.csv': docs/corpora.md says whose")
+        raise ManifestError(
+            f"{title}: folder {str(request.folder)!r} holds no 'label.csv': docs/corpora/cmu-mosi.md says whose"
+        )
     videos: dict[str, Path] = {}
     sounds: dict[str, Path] = {}
     for row in rows_of(table, ("video_id", "clip_id", "text", "label", "mode")):

@@ -128,7 +128,7 @@ MELD = Corpus(
             classes={name: name for name in _EMOTIONS},
             published=(Published(sum(_USABLE.values()), {"split": _USABLE}),),
         ),
-        "sentiment": LabelSet(column="sentiment"),
+        "sentiment": LabelSet(column="sentiment", published=(Published(sum(_USABLE.values()), {"split": _USABLE}),)),
     },
     shared_speakers="its parts share the six main characters of the series",
 )
