@@ -134,7 +134,8 @@ def test_the_site_builds_and_asks_no_one_else(tmp_path: Path) -> None:
         fetched = [source for pair in _FETCHED.findall(text) for source in pair]
         assert not [source for source in fetched if re.match(r"(https?:)?//", source)], page
     commands = (tmp_path / "commands.html").read_text(encoding="utf-8")
-    assert "train-head" in commands
     assert "--batch-seconds" in commands
+    assert "<code>mmser doctor iemocap.csv\nmmser doctor" in commands  # examples keep their lines
+    assert "A folder of &lt;utterance_id&gt;.npy" in commands
     for name in main.commands:
         assert re.search(rf'<h3 id="mmser-{name}"', commands), name
