@@ -14,25 +14,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-_PLAIN_EVERY_S = 10.0
-"""Seconds between two lines of progress where nobody watches."""
+_PLAIN_AFTER_S, _PLAIN_EVERY_S, _PLAIN_SHARE = 10.0, 60.0, 0.1
+"""Where nobody watches, a line of progress comes after a tenth more of the work, but no sooner than the first and, if
+the work is slow, no later than the second after the line before: a night's work is a page, not a book."""
 
 
 class Meter:
     """Progress of several tasks, each named as it begins: a bar in a terminal, a line now and then elsewhere."""
 
-    def __init__(self, bars: Progress | None) -> None:
+    def __init__(self, bars: Progress | None, *, quiet: bool = False) -> None:
         self.stop = False
         """Asked to stop: the next call raises KeyboardInterrupt."""
-        self._bars = bars
+        self._bars, self._quiet = bars, quiet
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
-        self._printed: dict[str, float] = {}
+        self._printed: dict[str, tuple[float, int]] = {}
 
     def __call__(self, name: str, done: int, total: int, seconds: float = 0.0) -> None:
         """Show that ``done`` of ``total`` are done, and how much audio that was."""
         if self.stop:
             raise KeyboardInterrupt
+        if self._quiet:
+            return
         now = time.monotonic()
         began = self._began.setdefault(name, now)
         rate = f"{seconds / (now - began):.0f}x real time" if seconds and now > began else ""
@@ -40,24 +43,33 @@ class Meter:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, rate="")
             self._bars.update(self._tasks[name], completed=done, total=total, rate=rate)
-        elif done == total or now - self._printed.get(name, began) >= _PLAIN_EVERY_S:
-            self._printed[name] = now
+        elif done == total or self._due(name, now, done, total):
+            self._printed[name] = now, done
             click.echo(f"{name}: {done}/{total}" + (f", {rate}" if rate else ""), err=True)
+
+    def _due(self, name: str, now: float, done: int, total: int) -> bool:
+        """Whether it is time for another line."""
+        when, before = self._printed.get(name, (self._began[name], 0))
+        return now - when >= (_PLAIN_AFTER_S if done - before >= _PLAIN_SHARE * total else _PLAIN_EVERY_S)
 
     def say(self, text: str) -> None:
         """Print a line, above the bars where there are any."""
         if self._bars is not None:
             self._bars.console.print(text, highlight=False, markup=False)
-        else:
+        elif not self._quiet:
             click.echo(text, err=True)
 
 
 @contextmanager
-def meter() -> Iterator[Meter]:
-    """Show progress on standard error until the end of the ``with`` block; Ctrl-C stops at the next sign of it."""
+def meter(*, quiet: bool = False) -> Iterator[Meter]:
+    """Show progress on standard error until the end of the ``with`` block; Ctrl-C stops at the next sign of it.
+
+    Args:
+        quiet: show nothing; Ctrl-C stops in the same way.
+    """
     console = Console(stderr=True)
-    if not console.is_terminal:
-        plain = Meter(None)
+    if quiet or not console.is_interactive:
+        plain = Meter(None, quiet=quiet)
         with _stopping(plain):
             yield plain
         return

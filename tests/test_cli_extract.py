@@ -1,6 +1,7 @@
 """The command line of stage 1: what it prints, how it ends, and that its help helps."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -195,6 +196,9 @@ def test_manifest_of_emodb(tmp_path: Path) -> None:
     table = read_manifest(out)
     assert table.ids == ["03a01Fa", "08a02Wb"]
     assert [u.audio.is_file() for u in table.utterances()] == [True, True]
+    told = json.loads(mmser("manifest", "emodb", tmp_path, "--out", out, "--json", "--quiet").stdout)
+    assert (told["utterances"], told["labels"], told["left_out"]) == (2, {"happiness": 1, "anger": 1}, 1)
+    assert [f"Note: {note}" for note in told["notes"]] == result.stderr.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,13 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
     )
     assert asked.args == (cache, expected, tmp_path / "run")
     there = {flag for parameter in main.commands["train-head"].params for flag in parameter.opts}
-    assert there == {option for option in options if option.startswith("--")} | {"--out", "cache_path"}
+    assert there == {option for option in options if option.startswith("--")} | {
+        "--out",
+        "cache_path",
+        "--json",
+        "--quiet",
+        "-q",
+    }
     # and nothing asked for is the defaults, which stand in one place
     asked = mmser("train-head", cache).exception
     assert isinstance(asked, AskedError)

@@ -22,7 +22,8 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         asked.append(experiment)
 
     monkeypatch.setattr("mmser.train.run.train_head", keep)
-    monkeypatch.setattr("mmser.commands.tables.show_training", lambda _: None)
+    monkeypatch.setattr("mmser.commands.tables.training_json", lambda _: {})
+    monkeypatch.setattr("mmser.commands.tables.show_training", lambda _, say: None)
     words = shlex.split(command)
     assert words[:2] == ["mmser", "train-head"]
     train.train_head.main(words[2:], standalone_mode=False)

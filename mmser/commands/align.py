@@ -3,6 +3,7 @@
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ import click
 
 from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.defaults import default_of
+from mmser.commands.output import Output, with_output
 from mmser.extract.align import ALIGNERS, NONE, AlignerOptions
 
 if TYPE_CHECKING:
     from mmser.extract.coverage import Coverage
+    from mmser.extract.textgrids import Written
 
 
 def aligner_options() -> list[Any]:
@@ -50,7 +53,8 @@ def _with_aligner_options(command: Any) -> Any:
 )
 @_with_aligner_options
 @click.option("--refresh", is_flag=True, help="Redo what changed since it was aligned.")
-def align(manifest_path: Path, out: Path, backend: str, **options: Any) -> None:
+@with_output
+def align(manifest_path: Path, out: Path, backend: str, output: Output, **options: Any) -> None:
     """Find when each word, syllable and phone of a MANIFEST is spoken, and write TextGrids, which Praat opens.
 
     Run again, only what is missing is done. OUT/coverage.json says what is aligned; what could not be is named in
@@ -63,19 +67,26 @@ def align(manifest_path: Path, out: Path, backend: str, **options: Any) -> None:
     from mmser.extract.options import Extraction
     from mmser.extract.textgrids import align as run
     from mmser.manifest import read_manifest
-    from mmser.show import meter
 
     asked = Extraction(speech_model=NONE, text_model=NONE, aligner=backend, **options)
     table = read_manifest(manifest_path)
-    with meter() as progress:
+    with output.meter() as progress:
         done = run(table, out, asked, progress)
     summary = done.summary
-    there = done.num_present - done.num_written
-    click.echo(f"{out}: {done.num_written} TextGrids written" + (f", {there} were there" if there else ""))
-    assert summary.coverage is not None
-    show_coverage(summary.coverage)
+    output.give(
+        {
+            "out": str(out),
+            "written": done.num_written,
+            "present": done.num_present,
+            "utterances": summary.num_utterances,
+            "coverage": coverage_json(summary.coverage),
+            "notes": list(summary.notes),
+            "failures": {uid: why for (uid, _), why in summary.failures.items()},
+        },
+        lambda: _show_written(done, out),
+    )
     for note in summary.notes:
-        click.echo(f"Note: {note}")
+        output.say(f"Note: {note}")
     if summary.failures:
         uid, reason = next((uid, why) for (uid, _), why in summary.failures.items())
         click.echo(
@@ -84,6 +95,18 @@ def align(manifest_path: Path, out: Path, backend: str, **options: Any) -> None:
             err=True,
         )
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _show_written(done: "Written", out: Path) -> None:
+    there = done.num_present - done.num_written
+    click.echo(f"{out}: {done.num_written} TextGrids written" + (f", {there} were there" if there else ""))
+    assert done.summary.coverage is not None
+    show_coverage(done.summary.coverage)
+
+
+def coverage_json(found: "Coverage | None") -> dict[str, Any] | None:
+    """What an alignment covers, as JSON has it."""
+    return None if found is None else {"total": found.total, **asdict(found)}
 
 
 def show_coverage(found: "Coverage") -> None:

@@ -2,10 +2,14 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
+from mmser.commands.output import Output, with_output
 from mmser.errors import MmserError
 
 
@@ -21,35 +25,50 @@ def cache() -> None:
 
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def info(path: Path) -> None:
+@with_output
+def info(path: Path, output: Output) -> None:
     """What a cache holds.
 
     \b
     mmser cache info cache/emodb
     """
     from mmser.cache import Cache
+
+    streams: list[dict[str, Any]] = [
+        {
+            "stream": name,
+            "utterances": len(stream),
+            "granularities": list(stream.granularities),
+            "layers": list(stream.layers),
+            "shards": len(stream.shards),
+            "bytes": sum(shard.num_bytes for shard in stream.shards),
+        }
+        for name, stream in Cache(path).streams.items()
+    ]
+    output.give({"cache": str(path), "streams": streams}, lambda: _show_streams(streams))
+
+
+def _show_streams(streams: Sequence[dict[str, Any]]) -> None:
     from mmser.show import print_table, size
 
-    rows = []
-    for name, stream in Cache(path).streams.items():
-        num_bytes = sum(shard.num_bytes for shard in stream.shards)
-        layers = ",".join(map(str, stream.layers)) or "-"
-        rows.append(
-            (
-                name,
-                str(len(stream)),
-                " ".join(stream.granularities) or "-",
-                layers,
-                str(len(stream.shards)),
-                size(num_bytes),
-            )
+    rows = [
+        (
+            one["stream"],
+            str(one["utterances"]),
+            " ".join(one["granularities"]) or "-",
+            ",".join(map(str, one["layers"])) or "-",
+            str(one["shards"]),
+            size(one["bytes"]),
         )
+        for one in streams
+    ]
     print_table(("stream", "utterances", "granularities", "layers", "shards", "size"), rows)
 
 
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def verify(path: Path) -> None:
+@with_output
+def verify(path: Path, output: Output) -> None:
     """Check every byte of a cache; exit code 1 if anything is wrong.
 
     \b
@@ -59,17 +78,20 @@ def verify(path: Path) -> None:
     from mmser.cache import verify as run
 
     opened = Cache(path)
-    faults = list(run(opened))
-    for fault in faults:
-        click.echo(fault)
+    faults = [str(fault) for fault in run(opened)]
+    whole = f"{path}: {len(opened.stream_names)} streams, every byte as it was written"
+    output.give(
+        {"cache": str(path), "streams": len(opened.stream_names), "faults": faults},
+        lambda: click.echo("\n".join(faults or [whole])),
+    )
     if faults:
         raise MmserError(f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}")
-    click.echo(f"{path}: {len(opened.stream_names)} streams, every byte as it was written")
 
 
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def compact(path: Path) -> None:
+@with_output
+def compact(path: Path, output: Output) -> None:
     """Drop what newer shards hold again, as after extract --refresh.
 
     \b
@@ -77,20 +99,25 @@ def compact(path: Path) -> None:
     """
     from mmser.cache import Cache
     from mmser.cache import compact as run
-    from mmser.show import meter, size
+    from mmser.show import size
 
-    with meter() as progress:
+    with output.meter() as progress:
         done = run(Cache(path), progress)
-    for name, what in done.items():
-        click.echo(f"{path / name}: {what.utterances} superseded utterances dropped, {size(what.num_bytes)} freed")
-    if not done:
-        click.echo(f"{path}: nothing is superseded")
+    lines = [
+        f"{path / name}: {what.utterances} superseded utterances dropped, {size(what.num_bytes)} freed"
+        for name, what in done.items()
+    ]
+    output.give(
+        {"cache": str(path), "compacted": {name: asdict(what) for name, what in done.items()}},
+        lambda: click.echo("\n".join(lines or [f"{path}: nothing is superseded"])),
+    )
 
 
 @cache.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, e.g. emodb.h5.")
-def pack(path: Path, out: Path) -> None:
+@with_output
+def pack(path: Path, out: Path, output: Output) -> None:
     """Write a cache as one file, which every command that reads a cache opens too.
 
     \b
@@ -104,7 +131,11 @@ def pack(path: Path, out: Path) -> None:
     opened = Cache(path)
     if opened.packed is not None:
         raise MmserError(f"{path}: is packed already; copy the file")
-    click.echo(f"{out}: {len(opened.stream_names)} streams, {size(run(path, out))}")
+    num_streams, num_bytes = len(opened.stream_names), run(path, out)
+    output.give(
+        {"out": str(out), "streams": num_streams, "bytes": num_bytes},
+        lambda: click.echo(f"{out}: {num_streams} streams, {size(num_bytes)}"),
+    )
 
 
 @cache.command("import")
@@ -125,6 +156,7 @@ def pack(path: Path, out: Path) -> None:
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), help="Stored type. [default: as given; float64: float32]"
 )
+@with_output
 def import_(
     features: Path,
     path: Path,
@@ -135,6 +167,7 @@ def import_(
     dtype: str | None,
     key: str | None,
     own_manifest: bool,
+    output: Output,
 ) -> None:
     """Bring in FEATURES made elsewhere.
 
@@ -150,7 +183,6 @@ def import_(
     """
     from mmser.cache import Cache, import_features, open_foreign, told_manifest
     from mmser.manifest import read_manifest
-    from mmser.show import meter
 
     if own_manifest and manifest_path is not None:
         raise click.UsageError("--own-manifest and --manifest both say who the utterances are; give one.")
@@ -159,13 +191,16 @@ def import_(
         manifest = told_manifest(source, features)
     else:
         manifest = read_manifest(manifest_path) if manifest_path is not None else Cache(path).manifest
-    with meter() as progress:
+    with output.meter() as progress:
         done = import_features(source, path, name, manifest, granularity=granularity, dtype=dtype, report=progress)
-    click.echo(f"{path / done.stream}: {done.added} utterances added ({done.granularity} states)")
+    output.give(
+        {"cache": str(path), "utterances": len(manifest), **asdict(done)},
+        lambda: click.echo(f"{path / done.stream}: {done.added} utterances added ({done.granularity} states)"),
+    )
     if done.unknown:
-        click.echo(f"Note: {len(done.unknown)} are not in the manifest and were left out ({done.unknown[0]!r}, ...)")
+        output.say(f"Note: {len(done.unknown)} are not in the manifest and were left out ({done.unknown[0]!r}, ...)")
     if done.present < len(manifest):
-        click.echo(f"Note: {len(manifest) - done.present} of the manifest's {len(manifest)} utterances have none")
+        output.say(f"Note: {len(manifest) - done.present} of the manifest's {len(manifest)} utterances have none")
 
 
 @cache.command()
@@ -181,7 +216,10 @@ def import_(
     default="files",
     help="One .npy an utterance, or one of all.",
 )
-def export(path: Path, stream: str, granularity: str, out: Path, layers: tuple[int, ...], form: str) -> None:
+@with_output
+def export(
+    path: Path, stream: str, granularity: str, out: Path, layers: tuple[int, ...], form: str, output: Output
+) -> None:
     """Write states as .npy, with an index, for other tools.
 
     \b
@@ -189,9 +227,8 @@ def export(path: Path, stream: str, granularity: str, out: Path, layers: tuple[i
     """
     from mmser.cache import Cache
     from mmser.cache import export as run
-    from mmser.show import meter
 
     opened = Cache(path).stream(stream)
-    with meter() as progress:
+    with output.meter() as progress:
         number = run(opened, granularity, out, layers=layers or None, form=form, report=progress)
-    click.echo(f"{out}: {number} utterances")
+    output.give({"out": str(out), "utterances": number}, lambda: click.echo(f"{out}: {number} utterances"))

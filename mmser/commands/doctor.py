@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmser.commands import EXIT_PROBLEMS
+from mmser.commands.output import Output, with_output
 
 if TYPE_CHECKING:
     from mmser.doctor import Diagnosis, Finding
@@ -27,8 +28,8 @@ _NAMED = 5
     "--corpus", default="", show_default=False, metavar="NAME[:SET]", help="Compare counts with this corpus's."
 )
 @click.option("--no-audio", is_flag=True, help="Leave the recordings unopened: quick, and blind to sound.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything, with every id, as JSON.")
-def doctor(manifest_path: Path, cache_path: Path | None, corpus: str, no_audio: bool, as_json: bool) -> None:
+@with_output
+def doctor(manifest_path: Path, cache_path: Path | None, corpus: str, no_audio: bool, output: Output) -> None:
     """Say what is wrong with the corpus of a MANIFEST, and what to do.
 
     Counts against the published ones; what is left out and why; the same sound under two ids; recordings that are
@@ -40,23 +41,19 @@ def doctor(manifest_path: Path, cache_path: Path | None, corpus: str, no_audio: 
     mmser doctor iemocap.csv --cache cache/iemocap --json > report.json
     mmser doctor mine.csv --corpus iemocap:6class
     """
-    import json
-
     from mmser.cache import Cache
     from mmser.corpora.corpus import read_excluded
     from mmser.doctor import diagnose
     from mmser.manifest import read_manifest
-    from mmser.show import meter
 
     table = read_manifest(manifest_path)
     cache = Cache(cache_path) if cache_path else None
     excluded = read_excluded(manifest_path)
-    with meter() as progress:
+    with output.meter() as progress:
         diagnosis = diagnose(table, excluded, corpus=corpus, cache=cache, audio=not no_audio, report=progress)
-    if as_json:
-        click.echo(json.dumps({"manifest": str(manifest_path), **diagnosis.as_json()}, indent=1, ensure_ascii=False))
-    else:
-        show_diagnosis(diagnosis, manifest_path)
+    output.give(
+        {"manifest": str(manifest_path), **diagnosis.as_json()}, lambda: show_diagnosis(diagnosis, manifest_path)
+    )
     if diagnosis.problems:
         sys.exit(EXIT_PROBLEMS)
 

@@ -3,6 +3,7 @@
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmser.commands import EXIT_SOME_FAILED
-from mmser.commands.align import aligner_options, show_coverage
+from mmser.commands.align import aligner_options, coverage_json, show_coverage
 from mmser.commands.defaults import default_of
+from mmser.commands.output import Output, with_output
 from mmser.extract.align import ALIGNERS, NONE
 from mmser.extract.options import COMPUTES, DTYPES, OPENSMILE_SETS, Extraction
 from mmser.records import POOLINGS
@@ -79,7 +81,8 @@ def extraction_options(command: Any) -> Any:
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--cache", "cache_path", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
 @extraction_options
-def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) -> None:
+@with_output
+def extract(manifest_path: Path, cache_path: Path, keep: str, output: Output, **options: Any) -> None:
     """Run the encoders and the aligner once over a MANIFEST, into a cache.
 
     Run again, only what is missing is done. Utterances that cannot be processed are named in CACHE/failed.csv, the
@@ -93,20 +96,40 @@ def extract(manifest_path: Path, cache_path: Path, keep: str, **options: Any) ->
     """
     from mmser.extract.run import extract as run
     from mmser.manifest import read_manifest
-    from mmser.show import meter
 
     granularities = tuple(part.strip() for part in keep.split(",") if part.strip())
     asked = Extraction(keep=granularities, **options)
     table = read_manifest(manifest_path)
-    with meter() as progress:
+    with output.meter() as progress:
         summary = run(table, cache_path, asked, progress, progress.say)
-    show_extraction(summary, cache_path)
+    output.give(
+        {
+            "cache": str(cache_path),
+            "utterances": summary.num_utterances,
+            "added": summary.added,
+            "aligned": summary.num_aligned,
+            "coverage": coverage_json(summary.coverage),
+            "notes": list(summary.notes),
+            "failures": [
+                {"utterance_id": uid, "stream": stream, "reason": why}
+                for (uid, stream), why in summary.failures.items()
+            ],
+        },
+        lambda: show_added(summary, cache_path),
+    )
+    show_notes(summary, cache_path, say=output.say)
     if summary.failures:
         sys.exit(EXIT_SOME_FAILED)
 
 
 def show_extraction(summary: "Summary", cache_path: Path) -> None:
     """Print what an extraction added, what it leaves out and why."""
+    show_added(summary, cache_path)
+    show_notes(summary, cache_path)
+
+
+def show_added(summary: "Summary", cache_path: Path) -> None:
+    """Print what an extraction added to which stream."""
     for name, number in summary.added.items():
         click.echo(f"{cache_path / name}: {number} utterances added")
     if not summary.added:
@@ -119,8 +142,12 @@ def show_extraction(summary: "Summary", cache_path: Path) -> None:
             f"Aligned {summary.num_aligned} of {summary.num_utterances} utterances"
             + (f"; the other {rest} have no words, but frames and utterance states" if rest else "")
         )
+
+
+def show_notes(summary: "Summary", cache_path: Path, say: Callable[[str], Any] = click.echo) -> None:
+    """Print what the user should know besides, by ``say``; and, on standard error, that utterances failed."""
     for note in summary.notes:
-        click.echo(f"Note: {note}")
+        say(f"Note: {note}")
     if summary.failures:
         failed = summary.failed_utterances
         (uid, stream), reason = next(iter(summary.failures.items()))

@@ -2,10 +2,17 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from mmser.commands.output import Output, with_output
+
+if TYPE_CHECKING:
+    from mmser.train.compare import Difference
 
 
 @click.group()
@@ -21,24 +28,37 @@ def runs() -> None:
 
 @runs.command("list")
 @click.argument("root", type=click.Path(path_type=Path), default=Path("runs"))
-def list_(root: Path) -> None:
+@with_output
+def list_(root: Path, output: Output) -> None:
     """The run folders under ROOT, with the figure of each one's last head.
 
     \b
     mmser runs list
     """
-    from mmser.show import print_table
     from mmser.train.compare import find_runs, read_json
 
-    rows = []
+    found: list[dict[str, Any]] = []
     for folder in find_runs(root):
         asked = read_json(folder / "config.json").get("experiment", {})
-        about = (str(folder), str(asked.get("head")), str(asked.get("task")), str(asked.get("folds")))
+        told = {"folder": str(folder), **{name: asked.get(name) for name in ("head", "task", "folds")}}
         finished = (folder / "summary.json").exists()
-        rows.append((*about, _figure(read_json(folder / "summary.json")) if finished else "not finished"))
-    if not rows:
+        found.append({**told, "summary": read_json(folder / "summary.json") if finished else None})
+    output.give({"root": str(root), "runs": found}, lambda: _show_list(root, found))
+
+
+def _show_list(root: Path, found: Sequence[dict[str, Any]]) -> None:
+    from mmser.show import print_table
+
+    if not found:
         click.echo(f"{root}: no run folders; mmser train-head writes them")
         return
+    rows = [
+        (
+            *(str(run[name]) for name in ("folder", "head", "task", "folds")),
+            _figure(run["summary"]) if run["summary"] else "not finished",
+        )
+        for run in found
+    ]
     print_table(("run folder", "head", "task", "folds", "figure"), rows)
 
 
@@ -51,28 +71,38 @@ def _figure(summary: dict[str, Any]) -> str:
 
 @runs.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def show(folder: Path) -> None:
+@with_output
+def show(folder: Path, output: Output) -> None:
     """What was asked for in FOLDER, and what came out.
 
     \b
     mmser runs show runs/emodb/speech-probe-utterance-2
     """
-    from mmser.commands.tables import print_lines, recalls
-    from mmser.show import counted
     from mmser.train.command import command_of
     from mmser.train.compare import read_json
-    from mmser.train.results import line_of, rating_line_of
 
     summary, config = read_json(folder / "summary.json"), read_json(folder / "config.json")
-    for name, value in config["experiment"].items():
+    command = command_of(config["experiment"], Path("cache", config["cache"]))
+    output.give(
+        {"folder": str(folder), "command": command, "experiment": config["experiment"], **summary},
+        lambda: _show_run(config["experiment"], command, summary, output),
+    )
+
+
+def _show_run(experiment: dict[str, Any], command: str, summary: dict[str, Any], output: Output) -> None:
+    from mmser.commands.tables import print_lines, recalls
+    from mmser.show import counted
+    from mmser.train.results import line_of, rating_line_of
+
+    for name, value in experiment.items():
         if name != "training" and value not in ("", None, [], {}):
             click.echo(f"{name}: {value}")
-    click.echo(f"command: {command_of(config['experiment'], Path('cache', config['cache']))}")
+    click.echo(f"command: {command}")
     for words, counts in (("Left out", summary["left_out"]), ("Kept, though there are", summary["kept"])):
         if counts:
             click.echo(f"{words}: {counted(counts)}")
     for note in summary["notes"]:
-        click.echo(f"Note: {note}")
+        output.say(f"Note: {note}")
     print_lines([line_of(own) for own in summary["lines"]], [rating_line_of(own) for own in summary["rating_lines"]])
     for line in summary["lines"]:
         each = ", ".join(f"{name} {value:.3f}" for name, value in recalls(summary["labels"], line["confusion"]).items())
@@ -86,7 +116,8 @@ def _number(value: float | None) -> str:
 
 @runs.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-def compare(folders: tuple[Path, ...]) -> None:
+@with_output
+def compare(folders: tuple[Path, ...], output: Output) -> None:
     """Whether one of FOLDERS is better than another, on the same utterances.
 
     Paired permutation test, in which a speaker's predictions are swapped together; adjusted for all pairs (Holm). Of
@@ -95,10 +126,16 @@ def compare(folders: tuple[Path, ...]) -> None:
     \b
     mmser runs compare runs/iemocap/coattention-word-mix runs/iemocap/speech-probe-utterance-mix
     """
-    from mmser.show import print_table
     from mmser.train.compare import compare as run
+    from mmser.train.folder import as_json
 
     found = run(folders)
+    output.give({"differences": [as_json(asdict(one)) for one in found]}, lambda: _show_differences(found))
+
+
+def _show_differences(found: Sequence["Difference"]) -> None:
+    from mmser.show import print_table
+
     rows = [
         (
             f"{one.one} - {one.other}",

@@ -1,6 +1,6 @@
 """The tables that a training ends with, printed once it is done and again by ``mmser runs show``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from mmser.train.results import Line, RatingLine
 
 
-def show_training(*results: "Result") -> None:
-    """Print a line a head (and dimension), and what stands behind it."""
+def show_training(*results: "Result", say: Callable[[str], Any] = click.echo) -> None:
+    """Print a line a head (and dimension), and what stands behind it; notes by ``say``."""
     first = results[0]
     for result in results:
         for note in result.notes:
-            click.echo(f"Note: {note}")
+            say(f"Note: {note}")
     for words, counts in (("Left out", first.left_out), ("Kept, though there are", first.kept)):
         if counts:
             click.echo(f"{words}: {counted(counts)}")
@@ -34,6 +34,15 @@ def show_training(*results: "Result") -> None:
         f"{', '.join(about)}; interval by bootstrap over {interval.clusters} {interval.unit}s. Written to "
         + ", ".join(str(result.folder) for result in results)
     )
+
+
+def training_json(result: "Result") -> dict[str, Any]:
+    """What a training came to, in the words of its ``summary.json``."""
+    from mmser.train.compare import read_json
+
+    told = {"folder": str(result.folder), **read_json(result.folder / "summary.json")}
+    leaks = result.oracle_lines or result.oracle_rating_lines
+    return {**told, "oracle": read_json(result.folder / "oracle.json")} if leaks else told
 
 
 def print_lines(lines: Sequence["Line"], rating_lines: Sequence["RatingLine"]) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from mmser.commands.defaults import default_of
+from mmser.commands.output import Output, with_output
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
+from mmser.train.names import default_folder
 from mmser.train.options import (
     DEV_RULES,
     FUSION_RULES,
@@ -24,7 +26,7 @@ from mmser.train.options import (
     Experiment,
     Training,
 )
-from mmser.train.presets import PRESETS
+from mmser.train.presets import PRESETS, settings_of
 
 _OF_TRAINING = (
     *("epochs", "patience", "batch_size", "class_weights", "label_smoothing"),
@@ -192,26 +194,12 @@ def with_preset(options: dict[str, Any], given: Callable[[str], bool]) -> dict[s
         given: whether the user gave an option, by name.
     """
     name = options["protocol"] or ""
-    if not name:
-        return {**options, "protocol": ""}
     of_preset = {
         field: ",".join(value) if isinstance(value, tuple) else value
-        for field, value in PRESETS[name].settings.items()
+        for field, value in settings_of(name).items()
         if not given(field)
     }
-    return {**options, **of_preset}
-
-
-def run_name(experiment: Experiment) -> str:
-    """What the run folder is called unless told otherwise.
-
-    >>> run_name(Experiment(task="both", layer="9"))
-    'coattention-word-9-both'
-    """
-    layer = "-".join(("try", *experiment.try_layers)) if experiment.try_layers else experiment.layer
-    task = "" if experiment.task == "categorical" else f"-{experiment.task}"
-    fusion = "" if experiment.fusion == "mean" else f"-{experiment.fusion}"
-    return f"{experiment.head}{fusion}-{experiment.granularity}-{layer}{task}".replace(",", "+")
+    return {**options, "protocol": name, **of_preset}
 
 
 @click.command("train-head")
@@ -220,7 +208,8 @@ def run_name(experiment: Experiment) -> str:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER[-TASK]]"
 )
-def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
+@with_output
+def train_head(cache_path: Path, out: Path | None, output: Output, **options: Any) -> None:
     """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
 
     The epoch is chosen on the dev part (the next value of the fold column, unless --dev says otherwise), and so is the
@@ -232,14 +221,13 @@ def train_head(cache_path: Path, out: Path | None, **options: Any) -> None:
     mmser train-head cache/emodb --head speech-probe --try-layers 3,6,9 --learning-rate 1e-4,1e-3
     mmser train-head cache/podcast --protocol msp-podcast --task dimensional
     """
-    from mmser.commands.tables import show_training
-    from mmser.show import meter
+    from mmser.commands.tables import show_training, training_json
     from mmser.train.run import train_head as run
 
     context = click.get_current_context()
     given = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
     experiment = experiment_of(with_preset(options, lambda name: context.get_parameter_source(name) in given))
-    folder = out or Path("runs") / cache_path.name / run_name(experiment)
-    with meter() as progress:
+    folder = out or default_folder(cache_path, experiment)
+    with output.meter() as progress:
         result = run(cache_path, experiment, folder, report=progress)
-    show_training(result)
+    output.give(training_json(result), lambda: show_training(result, say=output.say))

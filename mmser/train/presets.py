@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mmser.checks import check_choice
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -103,3 +105,18 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 """By the name that ``--protocol`` takes."""
+
+
+def settings_of(protocol: str) -> Mapping[str, Any]:
+    """The fields that a preset sets; none for "".
+
+    >>> settings_of("leave-one-speaker-out")["folds"]
+    'speaker'
+
+    Raises:
+        ProtocolError: no such preset.
+    """
+    if not protocol:
+        return {}
+    check_choice("protocol", protocol, PRESETS)
+    return PRESETS[protocol].settings

@@ -1,0 +1,26 @@
+"""What a run folder is called unless the user says otherwise; the command line and Python agree."""
+
+from pathlib import Path
+
+from mmser.train.options import Experiment
+
+
+def run_name(experiment: Experiment) -> str:
+    """The name of an experiment's run folder.
+
+    >>> run_name(Experiment(task="both", layer="9"))
+    'coattention-word-9-both'
+    """
+    layer = "-".join(("try", *experiment.try_layers)) if experiment.try_layers else experiment.layer
+    task = "" if experiment.task == "categorical" else f"-{experiment.task}"
+    fusion = "" if experiment.fusion == "mean" else f"-{experiment.fusion}"
+    return f"{experiment.head}{fusion}-{experiment.granularity}-{layer}{task}".replace(",", "+")
+
+
+def default_folder(cache_path: Path, experiment: Experiment) -> Path:
+    """Where an experiment on a cache goes, from the working directory.
+
+    >>> default_folder(Path("cache/emodb"), Experiment()).as_posix()
+    'runs/emodb/coattention-word-mix'
+    """
+    return Path("runs") / cache_path.name / run_name(experiment)
