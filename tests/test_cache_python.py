@@ -13,7 +13,7 @@ from mmser.cache import Cache, Column, StreamWriter, pack
 from mmser.cache.torch_dataset import collate
 from mmser.errors import CacheError, ManifestError
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_what_is_not_there_is_said(cache: Path) -> None:
     assert FRAMES in opened.stream_names
 
 
-def test_the_page_on_python_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its cache is made of small_cache's streams under the demo's names, with the demo's layers."""
-    path = write_cache(tmp_path / "cache" / "demo")
+def page_of(name: str, folder: Path) -> Path:
+    """A page of the documentation for doctest, with its cache: small_cache's, under the demo's names and layers."""
+    path = write_cache(folder / "cache" / "demo")
     write_alignment(path)
     (path / "pooled" / "toy@hand").rename(path / "pooled" / "builtin-tiny@pocketsphinx")
     (path / "align" / "hand").rename(path / "align" / "pocketsphinx")
@@ -133,10 +133,16 @@ def test_the_page_on_python_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (path / "speech" / "toy").rmdir()
     head = path / "pooled" / "builtin-tiny@pocketsphinx" / "stream.json"
     head.write_text(json.dumps({**json.loads(head.read_text()), "recipe": {"layers": [1, 2, 3]}}))
-    text = PAGE.read_text(encoding="utf-8").replace("[0, 1, 2, 3]", "[1, 2, 3]")
+    page = folder / name
+    page.write_text((DOCS / name).read_text(encoding="utf-8").replace("```", ""), encoding="utf-8")
+    return page
+
+
+def test_the_page_on_python_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of("python.md", tmp_path)
+    text = page.read_text(encoding="utf-8").replace("[0, 1, 2, 3]", "[1, 2, 3]")
     text = text.replace("['phone', 'syllable', 'utterance', 'word']", "['utterance', 'word']")
-    page = tmp_path / "python.md"
-    page.write_text(text.replace("```", ""), encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     outcome = doctest.testfile(str(page), module_relative=False)
     assert outcome.attempted > 12

@@ -1,0 +1,123 @@
+"""A run folder as a notebook wants it: tables for pandas, figures of plotly, the heads."""
+
+import html
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmser.api.figures import confusion_figure, layers_figure
+from mmser.errors import ProtocolError
+from mmser.heads import Head
+from mmser.train.compare import compare as compare_folders
+from mmser.train.compare import read_json, read_predictions
+from mmser.train.results import Line, RatingLine, line_of, rating_line_of
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+class Runs:
+    """All folds and seeds of one experiment: a finished run folder, of whomever.
+
+    In a notebook it shows its table.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open a run folder.
+
+        Raises:
+            ProtocolError: it is not there, or its training has not ended.
+        """
+        self.folder = Path(folder)
+        self._summary = read_json(self.folder / "summary.json")
+        self.experiment: dict[str, Any] = read_json(self.folder / "config.json")["experiment"]
+        """What was asked for: the fields of :class:`~mmser.train.options.Experiment`."""
+        self.labels: list[str] = self._summary["labels"]
+        self.lines: list[Line] = [line_of(own) for own in self._summary["lines"]]
+        """A line a head, where there are classes; of a late fusion, its members first."""
+        self.rating_lines: list[RatingLine] = [rating_line_of(own) for own in self._summary["rating_lines"]]
+        """A line a head and dimension, where there are ratings."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The figures of every head, fold and seed: ``results.csv``."""
+        return pd.read_csv(self.folder / "results.csv", dtype={"head": str, "fold": str, "layer": str})
+
+    def predictions(self) -> pd.DataFrame:
+        """Every test utterance of every head, fold and seed, with posteriors and ratings: ``predictions.csv``.
+
+        A truth that is not known is "", or NaN for ratings.
+        """
+        return read_predictions(self.folder)
+
+    def summary(self) -> pd.DataFrame:
+        """A row a head (and dimension): UA, WA and the rest of the classes, CCC of the ratings.
+
+        ``low`` and ``high`` are the ends of the 95 % interval of UA or CCC.
+        """
+        rows = [_row(line, ("ua", "wa", "macro_f1", "ece", "ua_of_folds", "wa_of_folds")) for line in self.lines]
+        rows += [_row(line, ("dimension", "ccc", "ccc_of_folds")) for line in self.rating_lines]
+        return pd.DataFrame(rows)
+
+    def plot_confusion(self, head: str | None = None) -> "Figure":
+        """What was taken for what, over all folds and seeds: shares of the true class, and counts.
+
+        Args:
+            head: which head; None: the last one, of a late fusion the fusion itself.
+
+        Raises:
+            ProtocolError: no such head, or no classes.
+        """
+        lines = {line.head: line for line in self.lines}
+        if not lines:
+            raise ProtocolError(f"{self.folder}: rates dimensions; it has no classes to confuse")
+        head = head or self.lines[-1].head
+        if head not in lines:
+            raise ProtocolError(f"{self.folder}: no head {head!r}; there are {', '.join(lines)}")
+        return confusion_figure(lines[head], self.labels)
+
+    def plot_layers(self) -> "Figure":
+        """The weights that heads learned for the layers of the speech encoder, over all folds and seeds.
+
+        Raises:
+            ProtocolError: the heads read one layer.
+        """
+        return layers_figure(self.folder)
+
+    def heads(self) -> Iterator[tuple[str, Head]]:
+        """Every trained head with its name, one at a time, in evaluation mode on the CPU."""
+        for path in sorted(self.folder.glob("heads/*/config.json")):
+            yield path.parent.name, Head.from_pretrained(path.parent)
+
+    def __repr__(self) -> str:
+        return f"Runs({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        table = self.summary().to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", na_rep="")
+        about = f"{self._summary['num_utterances']} utterances, {self.folder}"
+        return f"{table}<p>{html.escape(about)}</p>"
+
+
+def compare(*runs: Runs | str | Path) -> pd.DataFrame:
+    """Whether one of several runs is better than another on the same utterances; of one, all its heads.
+
+    Paired permutation test in which a speaker's predictions are swapped together, adjusted for all pairs (Holm):
+    ``mmser runs compare``.
+
+    Returns:
+        A row a pair and figure, as :class:`mmser.train.compare.Difference`.
+
+    Raises:
+        ProtocolError: they were not tested on the same utterances, or there is nothing to compare.
+    """
+    folders = [one.folder if isinstance(one, Runs) else Path(one) for one in runs]
+    return pd.DataFrame([asdict(one) for one in compare_folders(folders)])
+
+
+def _row(line: Line | RatingLine, names: tuple[str, ...]) -> dict[str, Any]:
+    figures = {name: getattr(line, name) for name in names}
+    ends = {"low": line.interval.low, "high": line.interval.high}
+    return {"head": line.head, **figures, **ends, "num_runs": line.num_runs}

@@ -1,0 +1,235 @@
+"""mmser in notebooks: the same as the command line, and tables, figures and heads that say what the files say."""
+
+import doctest
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from small_cache import LABELS, make_rows, write_cache
+from small_corpus import mmser
+from test_cache_python import page_of
+
+from mmser.api import Runs, compare, train_head
+from mmser.api.training import experiment_of
+from mmser.errors import ProtocolError
+from mmser.train.compare import compare as compare_folders
+from mmser.train.options import Experiment, Training
+from mmser.train.presets import PRESETS
+
+QUICK = {"epochs": 3, "learning_rate": 0.03, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    rows = make_rows()
+    rows["valence"] = rows["label"].map({"angry": 1.0, "happy": 5.0, "sad": 2.0})
+    write_cache(folder / "toy", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path) -> Runs:
+    """A late fusion of a probe and co-attention that both mix layers."""
+    return train_head(
+        root / "toy",
+        "late-fusion",
+        members=["speech-probe", "coattention"],
+        seeds=2,
+        hidden=4,
+        width=8,
+        heads=2,
+        out=root / "runs" / "fusion",
+        **QUICK,
+    )
+
+
+def test_it_is_the_command(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(root)
+    made = train_head("toy", "speech-probe", layer=9, hidden=4, **QUICK)
+    assert made.folder == Path("runs/toy/speech-probe-word-9")
+    assert capsys.readouterr() == ("", "")
+    options = ("--head", "speech-probe", "--layer", 9, "--set", "hidden=4", "--epochs", 3, "--learning-rate", 0.03)
+    told = mmser("train-head", "toy", *options, "--out", "runs/command", "--json")
+    same = json.loads(told.stdout)
+    assert same.pop("folder") == "runs/command"
+    assert same == json.loads((made.folder / "summary.json").read_text())
+    again = train_head("toy", "speech-probe", layer=9, hidden=4, **QUICK | {"quiet": False})
+    assert (capsys.readouterr().err, repr(again)) == ("", "Runs('runs/toy/speech-probe-word-9')")  # all was there
+    with pytest.raises(ProtocolError, match="holds another experiment: seeds was 1, now 2"):
+        train_head("toy", "speech-probe", layer=9, seeds=2, hidden=4, **QUICK)
+
+
+def test_keywords_become_an_experiment() -> None:
+    assert experiment_of("coattention", {}) == Experiment()
+    asked = {
+        "granularity": ["phone", "word"],
+        "layer": range(4, 7),
+        "labels": ["sad", "happy"],
+        "try_layers": (3, 9),
+        "learning_rate": [0.1, 0.01],
+        "dimensions": "valence",
+        "dimension_weights": [2.0],
+        "task": "both",
+        "normalise": "speaker",
+        "epochs": 7,
+        "settings": {"dropout": 0.3},
+        "width": 16,
+    }
+    assert experiment_of("coattention", asked) == Experiment(
+        granularity="phone,word",
+        layer="4,5,6",
+        labels=("sad", "happy"),
+        try_layers=("3", "9"),
+        learning_rate=(0.1, 0.01),
+        dimensions=("valence",),
+        task="both",
+        normalise="speaker",
+        settings={"dropout": 0.3, "width": 16},
+        training=Training(epochs=7, dimension_weights=(2.0,)),
+    )
+    base = Training(batch_size=4)
+    assert experiment_of("moe", {"training": base, "epochs": 2}).training == replace(base, epochs=2)
+    preset = experiment_of("coattention", {"protocol": "superb"})
+    assert preset == replace(Experiment(), protocol="superb", **PRESETS["superb"].settings)
+    given = experiment_of("coattention", {"protocol": "superb", "folds": "speaker"})  # a default, but asked for
+    assert (given.folds, given.labels) == ("speaker", preset.labels)
+
+
+@pytest.mark.parametrize(
+    ("head", "asked", "message"),
+    [
+        ("coattention", {"epocs": 3}, "no option 'epocs' of coattention or of its training; did you mean 'epochs'"),
+        ("coattention", {"widht": 3}, "did you mean 'width'"),
+        ("speech-probe", {"width": 3}, "no option 'width' of speech-probe or of .* its own are dropout, hidden, poo"),
+        ("coattntion", {"width": 3}, "head is 'coattntion'; expected one of: speech-probe"),
+        ("coattention", {"protocol": "iemocap"}, "protocol is 'iemocap'; expected one of: leave-one-session-out"),
+        ("coattention", {"seeds": 0}, "seeds is 0; expected at least 1"),
+    ],
+)
+def test_what_is_no_option(head: str, asked: dict[str, object], message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        experiment_of(head, asked)
+
+
+def test_tables_are_the_files_and_agree(runs: Runs) -> None:
+    each, predictions, summary = runs.to_pandas(), runs.predictions(), runs.summary()
+    assert len(each) == 3 * 6 * 2
+    assert summary["head"].tolist() == ["speech-probe", "coattention", "late-fusion"]
+    for row in summary.to_dict("records"):
+        own = predictions[predictions["head"] == row["head"]]
+        uas = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("seed")]
+        assert row["ua"] == pytest.approx(np.mean(uas))
+        assert row["low"] <= row["ua"] <= row["high"]
+        assert row["ua_of_folds"] == pytest.approx(each[each["head"] == row["head"]]["ua"].mean(), abs=1e-6)
+    assert runs.labels == list(LABELS)
+    assert runs.experiment["members"] == ["speech-probe", "coattention"]
+
+
+def test_ratings_have_their_own_rows(root: Path) -> None:
+    options = {"task": "both", "dimensions": "valence", "layer": 9, "hidden": 4}
+    both = train_head(root / "toy", "speech-probe", out=root / "runs" / "both", **options, **QUICK)
+    table = both.summary()
+    assert table["dimension"].fillna("").tolist() == ["", "valence"]
+    assert table["ccc"].notna().tolist() == [False, True]
+    assert "valence" in both._repr_html_()
+    with pytest.raises(ProtocolError, match="no head of it mixes layers; train with layer="):
+        both.plot_layers()
+    rated = train_head(
+        root / "toy", "speech-probe", out=root / "runs" / "rated", **options | {"task": "dimensional"}, **QUICK
+    )
+    with pytest.raises(ProtocolError, match="rates dimensions; it has no classes to confuse"):
+        rated.plot_confusion()
+
+
+def test_the_confusion_that_is_drawn(runs: Runs) -> None:
+    (drawn,) = runs.plot_confusion("coattention").data
+    own = runs.predictions().query("head == 'coattention'")
+    assert list(drawn.x) == list(drawn.y) == list(LABELS)
+    np.testing.assert_allclose(
+        np.asarray(drawn.z, float), confusion_matrix(own["truth"], own["prediction"], normalize="true")
+    )
+    counts = confusion_matrix(own["truth"], own["prediction"])
+    assert drawn.text[0][1].endswith(f"({counts[0, 1]})")
+    assert runs.plot_confusion().layout.title.text.startswith("late-fusion: UA 0.")
+    with pytest.raises(ProtocolError, match="no head 'film'; there are speech-probe, coattention, late-fusion"):
+        runs.plot_confusion("film")
+
+
+def test_the_layer_weights_that_are_drawn(runs: Runs) -> None:
+    drawn = {trace.name: trace for trace in runs.plot_layers().data}
+    assert list(drawn) == ["coattention, word", "speech-probe, word"]
+    weights = []
+    for path in sorted(runs.folder.glob("heads/speech-probe-*/model.safetensors")):
+        (logits,) = (value for name, value in load_file(path).items() if name.endswith("mix.logits"))
+        weights.append(np.exp(logits) / np.exp(logits).sum())
+    assert len(weights) == 12
+    trace = drawn["speech-probe, word"]
+    assert list(trace.x) == [0, 4, 9]
+    np.testing.assert_allclose(np.asarray(trace.y, float), np.mean(weights, 0), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(trace.error_y.array, float), np.std(weights, 0), rtol=1e-5)
+
+
+def test_heads_come_one_by_one(runs: Runs) -> None:
+    heads = runs.heads()
+    name, first = next(heads)
+    assert name == "coattention-fold0-seed0"
+    assert not first.training
+    assert len(list(heads)) == 2 * 6 * 2 - 1
+
+
+def test_runs_are_compared(runs: Runs, root: Path) -> None:
+    found = compare(runs)
+    assert found["p"].tolist() == [one.p for one in compare_folders([runs.folder])]
+    other = train_head(root / "toy", "text-probe", seeds=2, out=root / "runs" / "text", **QUICK)
+    (row,) = compare(runs, other.folder).to_dict("records")
+    assert row["value_one"] == pytest.approx(runs.summary()["ua"].iloc[-1])
+    assert row["value_other"] == pytest.approx(other.summary()["ua"].iloc[-1])
+
+
+def test_a_name_is_text_not_markup(runs: Runs, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs.folder, tmp_path / "<b>run")
+    evil = "<script>alert(1)</script>"
+    for name in ("summary.json", "predictions.csv"):
+        (folder / name).write_text((folder / name).read_text().replace("late-fusion", evil).replace("sad", evil))
+    opened = Runs(folder)
+    shown = opened._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+    assert "&lt;b&gt;run" in shown
+    figure = opened.plot_confusion()
+    assert figure.layout.title.text.startswith("&lt;script&gt;")
+    assert figure.data[0].x[2] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+def test_what_is_no_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=r"summary\.json: no such file; expected the folder of a finished"):
+        Runs(tmp_path)
+
+
+def test_an_unknown_truth_is_empty(root: Path, tmp_path: Path) -> None:
+    rows = make_rows()
+    rows["valence"] = 1.0 + np.arange(len(rows)) % 5
+    rows.loc[3, "label"] = ""
+    cache = write_cache(tmp_path / "toy", rows)
+    made = train_head(
+        cache, "speech-probe", task="both", dimensions=["valence"], layer=9, out=tmp_path / "run", **QUICK
+    )
+    table = made.predictions()
+    assert table.loc[table["utterance_id"] == rows["utterance_id"][3], "truth"].tolist() == [""]
+    assert isinstance(table["truth"][0], str)
+    assert pd.api.types.is_float_dtype(table["prediction_valence"])
+
+
+def test_the_page_on_notebooks_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of("notebooks.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    outcome = doctest.testfile(str(page), module_relative=False)
+    assert outcome.attempted > 35
+    assert outcome.failed == 0
