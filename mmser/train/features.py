@@ -132,11 +132,11 @@ def open_sources(
         speech,
         _pick(cache, "text", text_stream, "--text-stream") if text else None,
         _log_mel(cache) if mel else None,
-        _alignments(cache, speech) if linked else None,
+        alignments(cache, speech) if linked else None,
     )
 
 
-def _alignments(cache: Cache, speech: dict[str, Stream]) -> Stream:
+def alignments(cache: Cache, speech: dict[str, Stream]) -> Stream:
     """The alignments that the pooled states were made from; for frames alone, the only ones that there are."""
     other = [stream.name for stream in speech.values() if stream.name.startswith(f"{DESCRIPTORS}/")]
     if other:

@@ -71,6 +71,7 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
         # a shard's name holds the digest of its content
         "shards": {stream.name: [shard.name for shard in stream.shards] for stream in sources.streams},
         "rows": chosen.digests(),
+        "streams": streams_of(sources),
     }
     config = json.loads(json.dumps(config))
     path = folder / "config.json"
@@ -83,6 +84,11 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
+
+
+def streams_of(sources: Sources) -> dict[str, dict[str, Any]]:
+    """What made the states that an experiment reads: recipe and provenance of each stream, by its name."""
+    return {stream.name: {"recipe": stream.recipe, "provenance": stream.provenance} for stream in sources.streams}
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
@@ -144,10 +143,5 @@ def _features(part: Part, trained: Trained, batch_size: int) -> Tensor:
     layer = None if trained.run.layer is None else torch.tensor([trained.run.layer])
     found: list[Tensor] = []
     for some in rows.split(batch_size):
-        batch = tree_map(_only_one, part.table.gather(some.unsqueeze(0), layer))
-        found.append(head.features(batch))  # type: ignore[operator]
+        found.append(head.features(part.table.batch(some, layer)))  # type: ignore[operator]
     return torch.cat(found)[torch.argsort(rows).to(part.table.device)]
-
-
-def _only_one(leaf: Tensor | None) -> Tensor | None:
-    return None if leaf is None else leaf[0]

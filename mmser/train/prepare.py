@@ -18,6 +18,7 @@ from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train.choose import Chosen, choose
 from mmser.train.features import MIX, Sources, load_table, open_sources, speech_layers
+from mmser.train.folder import streams_of
 from mmser.train.grid import trials_of
 from mmser.train.lexicon import Lexicon, read_lexicon, transcripts, weighed
 from mmser.train.members import Member, head_options, members_of
@@ -171,6 +172,7 @@ def part_of(one: Prepared, number: int, table: Table, layers: Sequence[int]) -> 
         "granularity": "+".join(member.granularities),
         "text_layer": experiment.text_layer,
         "normalise": experiment.normalise,
+        "streams": streams_of(one.sources),
     }
     hears = HEADS[member.head].needs_speech
     if hears:

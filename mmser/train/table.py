@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from mmser.errors import ProtocolError
 from mmser.heads import batch as heads
@@ -246,6 +247,11 @@ class Table:
         text = None if self.text is None else self.text.gather(rows)
         mel = None if self.mel is None else self.mel.gather(rows)
         return heads.Batch(speech, text, None if key is None else key.to(self.device), mel)
+
+    def batch(self, rows: Tensor, layer: Tensor | None = None) -> heads.Batch:
+        """One batch, of utterances ``rows`` (B,), for a head that is alone; ``layer`` (1,) as in :meth:`gather`."""
+        gathered = self.gather(rows.unsqueeze(0), layer)
+        return tree_map(lambda leaf: None if leaf is None else leaf[0], gathered)
 
     def normalised_per_speaker(self, speakers: Sequence[str]) -> "Table":
         """A table whose speech features have mean 0 and deviation 1 over each speaker's states.

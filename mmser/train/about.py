@@ -1,0 +1,143 @@
+"""What a stored head says about itself: what it tells, what it reads, and what that was made by."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmser.cache import Stream
+from mmser.cache.writer import difference
+from mmser.errors import MmserError, ProtocolError
+from mmser.heads import HEADS, Head, HeadKind
+from mmser.heads.store import load_head
+from mmser.train.options import NORMALISATIONS
+
+_FREE = ("layers", "granularities")
+"""Of a recipe: what more or less is stored says nothing about what the states are."""
+
+
+@dataclass(frozen=True)
+class About:
+    """The part of a head's ``config.json`` that whoever asks it has to know."""
+
+    path: Path
+    """The folder."""
+    kind: HeadKind
+    labels: tuple[str, ...]
+    """The classes, by output."""
+    dimensions: tuple[str, ...]
+    """What the outputs after the classes' rate."""
+    granularities: tuple[str, ...]
+    """Of speech, in the order in which it reads them; empty for a head that hears none."""
+    speech_layers: tuple[int, ...]
+    """By the encoder's numbers."""
+    text_layer: int | None
+    """None: the last that is stored."""
+    normalise: str
+    rating_mean: tuple[float, ...]
+    """Ratings are its outputs times deviation, plus mean."""
+    rating_deviation: tuple[float, ...]
+    streams: Mapping[str, Mapping[str, Any]]
+    """Recipe and provenance of the streams that the run read, by name; empty where an older mmser trained it."""
+
+    def stream(self, kind: str) -> str | None:
+        """The name of the stream of a kind (``speech``, ``pooled``, ``opensmile``, ``text``, ``mel``, ``align``)."""
+        return next((name for name in self.streams if name.split("/")[0] == kind), None)
+
+    def recipe(self, kind: str) -> Mapping[str, Any]:
+        """The recipe of the stream of a kind; empty where that is not known."""
+        name = self.stream(kind)
+        return {} if name is None else self.streams[name]["recipe"]
+
+    @property
+    def stored_text_layer(self) -> int | None:
+        """``text_layer`` by the encoder's number, as it was stored when the head was trained."""
+        stored, layer = self.recipe("text").get("layers", []), -1 if self.text_layer is None else self.text_layer
+        return stored[layer] if -len(stored) <= layer < 0 else self.text_layer
+
+    def check(self, stream: Stream) -> None:
+        """Refuse states that are not made as those that the head was trained on.
+
+        Raises:
+            ProtocolError: they are of other weights, another revision, aligner, pooling, ... (says which).
+        """
+        kind = stream.name.split("/")[0]
+        changed = differences(self.recipe(kind), stream.recipe) if self.stream(kind) else []
+        if changed:
+            raise ProtocolError(
+                f"{stream.folder}: {self.path} was trained on states of another recipe: {'; '.join(changed)}. Extract "
+                "with the settings that the head was trained on, or train a head on these"
+            )
+
+
+def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What makes the states of two recipes differ, one phrase each.
+
+    Encoders of the same weights are the same, whatever they are called; a local folder has no revision.
+
+    >>> differences({"encoder": "a", "weights_sha256": "1", "layers": [1]}, {"encoder": "b", "weights_sha256": "1"})
+    []
+    >>> differences({"encoder": "a", "weights_sha256": "1"}, {"encoder": "a", "weights_sha256": "2"})
+    ["weights_sha256 was '1', now '2'"]
+    """
+    free = set(_FREE)
+    if stored.get("weights_sha256") is not None and stored.get("weights_sha256") == found.get("weights_sha256"):
+        free |= {"encoder"} | ({"revision"} if None in (stored.get("revision"), found.get("revision")) else set())
+    was, now = ({name: value for name, value in one.items() if name not in free} for one in (stored, found))
+    return difference(was, now)
+
+
+def load_about(folder: Path) -> tuple[Head, About]:
+    """A head of a run and what it says about itself, checked: it may have come from anywhere.
+
+    Raises:
+        MmserError: it is missing, damaged or was not saved by a training.
+        ProtocolError: it is the last layer of a late fusion, which reads what other heads see.
+    """
+    head, config = load_head(folder)
+    assert isinstance(head, Head)
+    path, kind = folder / "config.json", HEADS[config["kind"]]
+    if "features_of" in config:
+        raise ProtocolError(
+            f"{folder} is the last layer of a late fusion and reads what its members see; name the head of a member"
+        )
+    about = About(
+        path=folder,
+        kind=kind,
+        labels=_listed(config, "labels", str, path),
+        dimensions=_listed(config, "dimensions", str, path),
+        granularities=head.inputs.granularities if kind.needs_speech else (),
+        speech_layers=_listed(config, "speech_layers_of_encoder", int, path) if kind.needs_speech else (),
+        text_layer=config.get("text_layer"),
+        normalise=config.get("normalise", ""),
+        rating_mean=_listed(config, "rating_mean", float, path),
+        rating_deviation=_listed(config, "rating_deviation", float, path),
+        streams=_streams(config.get("streams", {}), path),
+    )
+    if about.normalise not in NORMALISATIONS or type(about.text_layer) not in (int, type(None)):
+        raise MmserError(f"{path}: normalise {about.normalise!r} and text_layer {about.text_layer!r} are no settings")
+    if kind.needs_speech and len(about.speech_layers) != head.inputs.speech_layers:
+        raise MmserError(f"{path}: {len(about.speech_layers)} speech layers for a head of another number; damaged")
+    num_outputs = len(about.labels) + len(about.dimensions)
+    if num_outputs != head.num_outputs or {len(about.rating_mean), len(about.rating_deviation)} != {
+        len(about.dimensions)
+    }:
+        raise MmserError(
+            f"{path}: {len(about.labels)} labels and {len(about.dimensions)} dimensions for {head.num_outputs} "
+            "outputs; the file is damaged"
+        )
+    return head, about
+
+
+def _listed(config: Mapping[str, Any], name: str, kind: type, path: Path) -> tuple[Any, ...]:
+    values, kinds = config.get(name), (int, float) if kind is float else (kind,)
+    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+        raise MmserError(f"{path}: {name} is {values!r}; expected a list, as mmser train-head writes it")
+    return tuple(values)
+
+
+def _streams(streams: Any, path: Path) -> dict[str, Mapping[str, Any]]:
+    made = streams.values() if isinstance(streams, dict) else [None]
+    if not all(isinstance(one, dict) and isinstance(one.get("recipe"), dict) for one in made):
+        raise MmserError(f"{path}: streams is {streams!r}; expected the recipe of each, by name")
+    return dict(streams)
