@@ -10,7 +10,21 @@ from typing import Any
 import click
 
 from mmser import __version__
-from mmser.commands import ablate, align, cache, corpora, demo, doctor, extract, pool, report, runs, train, transcribe
+from mmser.commands import (
+    ablate,
+    align,
+    cache,
+    corpora,
+    demo,
+    doctor,
+    extract,
+    pool,
+    predict,
+    report,
+    runs,
+    train,
+    transcribe,
+)
 from mmser.errors import MmserError
 
 EXIT_INTERRUPTED = 130
@@ -52,6 +66,7 @@ def main() -> None:
     mmser ablate cache/emodb grid.toml            a table of them, from a file
     mmser runs compare runs/emodb/...             is one better than another?
     mmser report runs/emodb                       tables for the paper, and a page with figures
+    mmser predict runs/emodb/... hello.wav        what does it say of a new recording?
     """
 
 
@@ -67,6 +82,7 @@ for command in (
     ablate.ablate,
     runs.runs,
     report.report,
+    predict.predict,
     cache.cache,
     demo.demo,
 ):

@@ -35,7 +35,7 @@ class Head(nn.Module):
         """
         from mmser.heads.store import load_head  # which knows all heads, and so cannot be imported by one
 
-        folder = Path(source) if Path(source).is_dir() else _download(str(source), revision)
+        folder = Path(source) if Path(source).is_dir() else download_head(str(source), revision)
         head, _ = load_head(folder)
         if not isinstance(head, cls):
             raise MmserError(f"{source} holds a {type(head).__name__}; expected a {cls.__name__}")
@@ -48,8 +48,12 @@ class Head(nn.Module):
         save_head(self, Path(folder), config)
 
 
-def _download(repository: str, revision: str | None) -> Path:
-    """The two files of a hub repository, from the local hub cache where they are there (``HF_HUB_OFFLINE=1``)."""
+def download_head(repository: str, revision: str | None) -> Path:
+    """The two files of a hub repository, from the local hub cache where they are there (``HF_HUB_OFFLINE=1``).
+
+    Raises:
+        MmserError: there is no such repository, or it cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

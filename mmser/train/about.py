@@ -10,10 +10,11 @@ from mmser.cache.writer import difference
 from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS, Head, HeadKind
 from mmser.heads.store import load_head
+from mmser.records import TIERS
 from mmser.train.options import NORMALISATIONS
 
-_FREE = ("layers", "granularities")
-"""Of a recipe: what more or less is stored says nothing about what the states are."""
+_FREE = ("layers", "granularities", "text_column")
+"""Of a recipe: what more is stored, and which column the words stood in, says nothing about how states are made."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class About:
         return {} if name is None else self.streams[name]["recipe"]
 
     @property
+    def reads_alignment(self) -> bool:
+        """Whether what it reads depends on an alignment: segments, or which word a state belongs to."""
+        return bool(set(self.granularities) & set(TIERS)) or self.stream("align") is not None
+
+    @property
     def stored_text_layer(self) -> int | None:
         """``text_layer`` by the encoder's number, as it was stored when the head was trained."""
         stored, layer = self.recipe("text").get("layers", []), -1 if self.text_layer is None else self.text_layer
@@ -62,7 +68,11 @@ class About:
             ProtocolError: they are of other weights, another revision, aligner, pooling, ... (says which).
         """
         kind = stream.name.split("/")[0]
-        changed = differences(self.recipe(kind), stream.recipe) if self.stream(kind) else []
+        if self.stream(kind) is None:
+            return
+        changed = differences(self.recipe(kind), stream.recipe)
+        if not self.reads_alignment:
+            changed = [phrase for phrase in changed if not phrase.startswith("aligner")]
         if changed:
             raise ProtocolError(
                 f"{stream.folder}: {self.path} was trained on states of another recipe: {'; '.join(changed)}. Extract "

@@ -91,6 +91,15 @@ def apply(head_folder: Path, cache: Cache, ids: Sequence[str] | None = None, *, 
     )
 
 
+def unseen_by(head_folder: Path, cache: Cache, ids: Sequence[str]) -> dict[str, str]:
+    """Which utterances of a cache a stored head cannot see whole, with the reason.
+
+    Raises:
+        MmserError: as :func:`apply`.
+    """
+    return sources_of(*load_about(Path(head_folder)), cache).without(ids)
+
+
 def sources_of(head: Head, about: About, cache: Cache) -> Sources:
     """The streams of a cache that a head reads: those that it was trained on, by name, else the only ones there are.
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,7 +33,16 @@ def trials_of(experiment: Experiment, *, hears: bool) -> list[Trial]:
     return [Trial(rate, decay, *layer) for rate, decay, layer in cells]
 
 
-def chosen_by_dev(cells: Sequence[tuple[int, int]], trained: Sequence[Trained]) -> dict[int, int]:
+class Scored(Protocol):
+    """A run that was trained."""
+
+    @property
+    def dev_score(self) -> float:
+        """Of its best epoch; NaN if there is none."""
+        ...
+
+
+def chosen_by_dev(cells: Sequence[tuple[int, int]], trained: Sequence[Scored]) -> dict[int, int]:
     """The trial of each fold: that with the highest dev score, mean over the fold's seeds.
 
     A run without a dev score (its loss was never finite) counts as worse than any.

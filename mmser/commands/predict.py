@@ -1,0 +1,127 @@
+"""``mmser predict``: a trained head and new recordings become a table of emotions."""
+
+# ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmser.commands import EXIT_SOME_FAILED
+from mmser.commands.align import aligner_options
+from mmser.errors import MmserError
+
+if TYPE_CHECKING:
+    from mmser.manifest import Manifest
+    from mmser.predict import Predictions
+
+
+def _with_aligner_options(command: Any) -> Any:
+    for option in reversed(aligner_options()):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("head", metavar="HEAD")
+@click.argument("audio", metavar="[AUDIO]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--text", default="", show_default=False, help="What is said, where there is one recording.")
+@click.option(
+    "--text-file",
+    type=click.Path(path_type=Path),
+    help="The same in a .txt file; or a .csv or .tsv with columns utterance_id and text, a row a recording.",
+)
+@click.option(
+    "--manifest", "manifest_path", type=click.Path(path_type=Path), help="In place of AUDIO, with text and speakers."
+)
+@click.option("--speaker", default="", show_default=False, help="Who speaks in all recordings.")
+@click.option("--fold", help="Of a run folder: only the heads that were tested on this fold. [default: all heads]")
+@click.option("--cache", "cache_path", type=click.Path(path_type=Path), help="Keep the states here, for the next time.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table here. [default: standard output]")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of CSV: predictions, failures, heads and notes.")
+@click.option("--speech-model", help="Where the speech encoder lies, if the head's came from a local FOLDER.")
+@click.option("--text-model", help="The same for the text encoder.")
+@click.option("--batch-seconds", type=float, help="Padded audio in a batch. [default: what suits the device]")
+@_with_aligner_options
+def predict(
+    head: str,
+    audio: tuple[Path, ...],
+    text: str,
+    text_file: Path | None,
+    manifest_path: Path | None,
+    speaker: str,
+    fold: str | None,
+    cache_path: Path | None,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """What a trained HEAD says of recordings, files or folders of them.
+
+    HEAD is the folder of a head (runs/.../heads/...), a run folder (the mean over all its heads), or the id of a head
+    on the Hugging Face hub. Encoders, layers, pooling and aligner are those that it was trained on, to the digest of
+    their weights; others are refused. Recordings that cannot be processed are named, and the exit code is 3.
+
+    \b
+    mmser predict runs/emodb/speech-probe-utterance-2 recordings/ > emotions.csv
+    mmser predict runs/iemocap/coattention-word-mix/heads/coattention-fold0-seed0 hello.wav --text "Hello there."
+    mmser predict runs/iemocap/coattention-word-mix --manifest new.csv --json --out emotions.json
+    """
+    from mmser.predict import predict_manifest
+    from mmser.predict.ensemble import open_ensemble
+    from mmser.show import meter
+
+    if out is not None and not out.parent.is_dir():
+        raise MmserError(f"--out {out}: its folder is not there; make it first")
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in options.items() if source(name) is not click.core.ParameterSource.DEFAULT}
+    manifest = _manifest(audio, manifest_path, text, text_file, speaker)
+    ensemble = open_ensemble(head, fold=fold)
+    with meter() as progress:
+        found = predict_manifest(ensemble, manifest, given, cache=cache_path, report=progress, say=progress.say)
+    _write(found, out, as_json=as_json)
+    for note in found.notes:
+        click.echo(f"Note: {note}", err=True)
+    for uid, reason in found.failures.items():
+        click.echo(f"{uid}: {reason}", err=True)
+    if found.failures:
+        click.echo(f"{len(found.failures)} of {len(manifest)} recordings could not be processed", err=True)
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def _manifest(
+    audio: tuple[Path, ...], manifest_path: Path | None, text: str, text_file: Path | None, speaker: str
+) -> "Manifest":
+    """The recordings that the command line names, one way or the other."""
+    from mmser.manifest import read_manifest
+    from mmser.predict import read_texts, recordings
+
+    if manifest_path is not None:
+        if audio or text or text_file or speaker:
+            raise MmserError("--manifest names recordings, texts and speakers itself; leave AUDIO and the others out")
+        return read_manifest(manifest_path)
+    if text and text_file:
+        raise MmserError("--text and --text-file were both given; leave one of them out")
+    return recordings(audio, text=text if text_file is None else read_texts(text_file), speaker=speaker)
+
+
+def _write(found: "Predictions", out: Path | None, *, as_json: bool) -> None:
+    from mmser.train.folder import as_json as fit_for_json
+    from mmser.train.folder import write_csv, write_json
+
+    value = {
+        "heads": [str(path) for path in found.heads],
+        "predictions": fit_for_json(found.table.to_dict("records")),
+        "failures": found.failures,
+        "notes": list(found.notes),
+    }
+    if out is not None and as_json:
+        write_json(out, value)
+    elif out is not None:
+        write_csv(found.table, out)
+    elif as_json:
+        click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    else:
+        click.echo(found.table.to_csv(index=False, float_format="%.6g"), nl=False)
