@@ -80,7 +80,7 @@ def predict(
     manifest = _manifest(audio, manifest_path, text, text_file, speaker)
     ensemble = open_ensemble(head, fold=fold)
     with meter() as progress:
-        found = predict_manifest(ensemble, manifest, given, cache=cache_path, report=progress, say=progress.say)
+        found = predict_manifest(ensemble, manifest, given, cache=cache_path, report=progress)
     _write(found, out, as_json=as_json)
     for note in found.notes:
         click.echo(f"Note: {note}", err=True)

@@ -1,6 +1,6 @@
 """From recordings to a table: extract as the head's recipes say, ask the heads, average what they say."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +76,6 @@ def predict_manifest(
     *,
     cache: Path | None = None,
     report: Report = lambda *_: None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """What heads say of the recordings of a manifest, and why they say nothing of some.
 
@@ -87,7 +86,6 @@ def predict_manifest(
         cache: a folder that keeps the states; None: they are thrown away. Recordings and texts that changed since they
             were kept are extracted anew.
         report: told how far it is.
-        say: told what the user should know before the work goes on.
 
     Raises:
         MmserError: a text is needed and none is there, an encoder or aligner cannot be had.
@@ -97,7 +95,7 @@ def predict_manifest(
     asked = [replace(one, refresh=cache is not None) for one in extractions(ensemble.heads, options)]
     manifest, notes = _with_speakers(ensemble, manifest)
     with _folder(cache) as folder:
-        reasons, told = _extract(ensemble, manifest, folder, asked, report, say)
+        reasons, told = _extract(ensemble, manifest, folder, asked, report)
         opened = Cache(folder)
         lacking: dict[str, str] = {}
         for one in ensemble.heads:
@@ -157,28 +155,19 @@ def _folder(cache: Path | None) -> Iterator[Path]:
 
 
 def _extract(
-    ensemble: Ensemble,
-    manifest: Manifest,
-    folder: Path,
-    asked: Sequence[Extraction],
-    report: Report,
-    say: Callable[[str], None],
+    ensemble: Ensemble, manifest: Manifest, folder: Path, asked: Sequence[Extraction], report: Report
 ) -> tuple[dict[str, str], list[str]]:
     """Fill the cache; why utterances failed, and what to tell the user."""
     check = _Check(ensemble, folder)
 
-    def on_report(stream: str, done: int, total: int, seconds: float) -> None:
+    def checked(stream: str, done: int, total: int, seconds: float) -> None:
         check()
         report(stream, done, total, seconds)
-
-    def on_say(text: str) -> None:
-        check()
-        say(text)
 
     reasons: dict[str, str] = {}
     notes: list[str] = []
     for options in asked:
-        summary = extract(manifest, folder, options, on_report, on_say)
+        summary = extract(manifest, folder, options, checked, say=lambda _: check())
         for (uid, _), reason in summary.failures.items():
             reasons.setdefault(uid, reason)
         notes += [note for note in summary.notes if note not in notes]

@@ -3,7 +3,7 @@
 ::
 
     RUNS/
-      config.json             the experiment, and digests of the states and of the rows that it was made on
+      config.json             the experiment, the recipes of its streams, and digests of the states and of the rows
       fusions/                fitted on dev: fold0-seed0.safetensors (mmser.train.fusion)
       heads/<run>/            model.safetensors, config.json (mmser.heads.store)
       predictions.csv         every test utterance of every head, fold and seed
