@@ -122,6 +122,17 @@ def test_a_folder_becomes_a_table_and_what_fails_is_named(
     assert "1 of 7 recordings could not be processed" in result.stderr
 
 
+def test_where_nothing_can_be_processed_the_table_is_empty(
+    probe: Path, coattention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"no recording")
+    textgrids = ("--textgrids", corpus.parent / "textgrid", "--text", TEXT)
+    for head, others in ((probe, ()), (coattention, textgrids)):
+        result = mmser("predict", head, tmp_path / "broken.wav", "--device", "cpu", *others)
+        assert (result.exit_code, result.stdout) == (3, f"utterance_id,prediction,{','.join(SHARES)}\n")
+        assert "broken: audio" in result.stderr
+
+
 def test_json_and_files(coattention: Path, corpus: Path, kept: Path, tmp_path: Path) -> None:
     head = coattention / "heads" / "coattention-fold1-seed0"
     asked = ("predict", head, corpus.parent / "wav" / "u4.wav", "--textgrids", corpus.parent / "textgrid")

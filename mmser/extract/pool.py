@@ -63,14 +63,14 @@ def pool_frames(path: Path, options: Pooling, report: Report = lambda *_: None) 
         **frames.recipe,
         "pooling": options.pooling,
         "granularities": list(options.granularities),
-        "aligner": aligned.recipe if aligned else None,
+        "aligner": aligned.recipe if aligned is not None else None,
     }
     name = f"pooled/{encoder}@{options.aligner}"
     made = {**provenance("cpu"), "pooled_from": frames.name}
-    digests = aligned.digests("alignment") if aligned else {}
+    digests = aligned.digests("alignment") if aligned is not None else {}
     ids = frames.utterance_ids
     with StreamWriter(path, name, recipe, made) as writer:
-        stored = writer.stream.digests("alignment") if aligned else {}
+        stored = writer.stream.digests("alignment") if aligned is not None else {}
         changed = [uid for uid in ids if uid in stored and stored[uid] != digests.get(uid, "")]
         redo = changed if options.redo else []
         job = _Job(frames, aligned, options, digests)
@@ -85,7 +85,7 @@ def pool_frames(path: Path, options: Pooling, report: Report = lambda *_: None) 
         name,
         added,
         len(ids),
-        sum(uid not in aligned for uid in ids) if aligned else 0,
+        sum(uid not in aligned for uid in ids) if aligned is not None else 0,
         job.zero_frame_segments,
         0 if options.redo else len(changed),
         time.monotonic() - began,

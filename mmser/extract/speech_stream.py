@@ -84,9 +84,9 @@ def fill_speech(work: Work, encoder: SpeechEncoder, layers: list[int], aligned: 
                 **recipe,
                 "pooling": options.pooling,
                 "granularities": list(pooled),
-                "aligner": aligned.recipe if aligned else None,
+                "aligner": aligned.recipe if aligned is not None else None,
             }
-            where = f"pooled/{name}@{options.aligner if aligned else NONE}"
+            where = f"pooled/{name}@{options.aligner if aligned is not None else NONE}"
             pooled_writer = stack.enter_context(StreamWriter(work.cache, where, pooled_recipe, made))
         batches = Batches(work, encoder, layers, batch_seconds)
         job = _Job(work, batches, aligned, frames_writer, pooled_writer, pooled)

@@ -97,15 +97,22 @@ def predict_manifest(
     with _folder(cache) as folder:
         reasons, told = _extract(ensemble, manifest, folder, asked, report)
         opened = Cache(folder)
-        lacking: dict[str, str] = {}
-        for one in ensemble.heads:
-            lacking |= unseen_by(one.path, opened, manifest.ids)
-        failures = {uid: reasons.get(uid, lacking[uid]) for uid in manifest.ids if uid in lacking}
-        ids = [uid for uid in manifest.ids if uid not in lacking]
+        failures = _failures(ensemble, opened, manifest.ids, reasons)
+        ids = [uid for uid in manifest.ids if uid not in failures]
         answers = [apply(one.path, opened, ids) for one in ensemble.heads] if ids else []
     return Predictions(
         _tabulated(answers, ensemble.heads[0]), failures, tuple(one.path for one in ensemble.heads), (*notes, *told)
     )
+
+
+def _failures(ensemble: Ensemble, cache: Cache, ids: Sequence[str], reasons: Mapping[str, str]) -> dict[str, str]:
+    """Why a recording cannot be seen whole by every head; ``reasons`` say why it is not in a stream."""
+    if all(uid in reasons for uid in ids) and not all(len(stream) for stream in cache.streams.values()):
+        return {uid: reasons[uid] for uid in ids}  # a stream without any state has not even granularities to ask for
+    lacking: dict[str, str] = {}
+    for head in ensemble.heads:
+        lacking |= unseen_by(head.path, cache, ids)
+    return {uid: reasons.get(uid, lacking[uid]) for uid in ids if uid in lacking}
 
 
 def _tabulated(answers: Sequence[Applied], head: About) -> pd.DataFrame:
@@ -126,7 +133,7 @@ def _tabulated(answers: Sequence[Applied], head: About) -> pd.DataFrame:
 
 
 def _check_texts(ensemble: Ensemble, manifest: Manifest) -> None:
-    if ensemble.needs_text and not any(utterance.text for utterance in manifest.utterances()):
+    if ensemble.needs_text and not any((utterance.text or "").strip() for utterance in manifest.utterances()):
         raise MmserError(
             f"{ensemble.name} reads the words that are said, and no text is given: give --text, --text-file, or a "
             "--manifest with a column text"
