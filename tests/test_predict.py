@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from small_corpus import IDS, TEXT, make_corpus, mmser, run, write_noise
 from small_encoders import save_speech
+from small_recognisers import save_ctc
 
 from mmser.errors import ManifestError, MmserError, ProtocolError
 from mmser.manifest import Manifest, read_manifest, write_manifest
@@ -19,6 +20,7 @@ from mmser.predict import predict, recordings
 from mmser.predict.ensemble import open_ensemble
 from mmser.train.options import Experiment, Training
 from mmser.train.run import train_head
+from mmser.transcribe import transcribe
 
 SHORT = Training(epochs=2, batch_size=4)
 PROBE = Experiment(head="speech-probe", granularity="utterance", layer="2", learning_rate=0.03, training=SHORT)
@@ -207,6 +209,22 @@ def test_a_kept_recording_that_changed_is_extracted_anew(probe: Path, tmp_path: 
 def test_what_recipes_decide_cannot_be_given(probe: Path, tmp_path: Path) -> None:
     with pytest.raises(MmserError, match="pooling is decided by the head's recipes"):
         predict(probe, [write_noise(tmp_path / "a.wav", 0.5, 1)], pooling="max")
+
+
+# recognised text
+
+
+def test_recordings_without_text_are_recognised(cache: Path, corpus: Path, tmp_path: Path) -> None:
+    recogniser = save_ctc(tmp_path / "ctc")
+    folder = train_head(cache, replace(PROBE, head="text-probe"), tmp_path / "run").folder
+    manifest = recordings([corpus.parent / "wav"])
+    heard = transcribe(manifest.utterances(), str(recogniser), device="cpu")
+    assert all(text.strip() for text in heard.texts.values())
+    given = {uid: text for uid, text in heard.texts.items() if uid != "u3"} | {"u3": TEXT}
+    expected = predict(folder, recordings([corpus.parent / "wav"], text=given), device="cpu")
+    some = recordings([corpus.parent / "wav"], text={"u3": TEXT})  # what is there is left as it is
+    found = predict(folder, some, transcribe=str(recogniser), device="cpu")
+    np.testing.assert_allclose(found[SHARES], expected[SHARES], atol=1e-6)
 
 
 # heads

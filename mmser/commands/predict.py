@@ -36,6 +36,7 @@ def _with_aligner_options(command: Any) -> Any:
 @click.option(
     "--manifest", "manifest_path", type=click.Path(path_type=Path), help="In place of AUDIO, with text and speakers."
 )
+@click.option("--transcribe", metavar="MODEL", help="A recogniser for recordings without text: ID or FOLDER.")
 @click.option("--speaker", default="", show_default=False, help="Who speaks in all recordings.")
 @click.option("--fold", help="Of a run folder: only the heads that were tested on this fold. [default: all heads]")
 @click.option("--cache", "cache_path", type=click.Path(path_type=Path), help="Keep the states here, for the next time.")
@@ -51,6 +52,7 @@ def predict(
     text: str,
     text_file: Path | None,
     manifest_path: Path | None,
+    transcribe: str | None,
     speaker: str,
     fold: str | None,
     cache_path: Path | None,
@@ -80,7 +82,7 @@ def predict(
     manifest = _manifest(audio, manifest_path, text, text_file, speaker)
     ensemble = open_ensemble(head, fold=fold)
     with meter() as progress:
-        found = predict_manifest(ensemble, manifest, given, cache=cache_path, report=progress)
+        found = predict_manifest(ensemble, manifest, given, transcribe=transcribe, cache=cache_path, report=progress)
     _write(found, out, as_json=as_json)
     for note in found.notes:
         click.echo(f"Note: {note}", err=True)

@@ -4,11 +4,15 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mmser.errors import ManifestError
 from mmser.manifest import Manifest
+
+if TYPE_CHECKING:
+    from mmser.extract.work import Report
 
 SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".sph", ".w64", ".wav")
 """What is taken for a recording in a folder. A file that is named is one, whatever it is called."""
@@ -76,6 +80,26 @@ def read_texts(path: Path) -> str | dict[str, str]:
     if len(twice):
         raise ManifestError(f"{path}: {twice.iloc[0]!r} is there twice; expected one text a recording")
     return dict(zip(table["utterance_id"], table["text"], strict=True))
+
+
+def with_recognised(
+    manifest: Manifest, model: str, device: str, report: "Report" = lambda *_: None
+) -> tuple[Manifest, dict[str, str]]:
+    """The manifest with recognised text where it has none, and why some could not be recognised.
+
+    Raises:
+        MmserError: the model cannot be used.
+    """
+    from mmser.transcribe import transcribe
+
+    silent = [one for one in manifest.utterances() if not (one.text or "").strip()]
+    if not silent:
+        return manifest, {}
+    heard = transcribe(silent, model, device=device, report=report)
+    given = {one.utterance_id: one.text or "" for one in manifest.utterances()}
+    texts = [heard.texts.get(uid, text) for uid, text in given.items()]
+    reasons = {uid: f"{model} hears no words in it" for uid, text in heard.texts.items() if not text.strip()}
+    return Manifest(manifest.table.assign(text=texts), manifest.base, manifest.path), {**reasons, **heard.failures}
 
 
 def _named(audio: Sequence[Path]) -> dict[str, Path]:

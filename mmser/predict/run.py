@@ -18,7 +18,7 @@ from mmser.extract.work import Report
 from mmser.manifest import Manifest
 from mmser.predict.ensemble import Ensemble, open_ensemble
 from mmser.predict.extractions import extractions
-from mmser.predict.recordings import recordings
+from mmser.predict.recordings import recordings, with_recognised
 from mmser.train.about import About
 from mmser.train.apply import Applied, apply, unseen_by
 
@@ -48,6 +48,7 @@ def predict(
     text: str | Mapping[str, str] = "",
     speaker: str = "",
     fold: str | None = None,
+    transcribe: str | None = None,
     cache: Path | None = None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -59,6 +60,7 @@ def predict(
         text: what is said in the one recording, or in each, by id; a manifest has its own.
         speaker: who speaks in all of them; a manifest says so itself.
         fold: as in :func:`~mmser.predict.ensemble.open_ensemble`.
+        transcribe: a recogniser for recordings without text: id or local folder of a model for CTC, or of Whisper.
         cache: a folder that keeps the states, for the next time; None: they are thrown away.
         options: what recipes do not hold (:data:`~mmser.predict.extractions.GIVEN`): ``speech_model="FOLDER"``, ...
 
@@ -66,7 +68,8 @@ def predict(
         MmserError: as :func:`predict_manifest`.
     """
     manifest = audio if isinstance(audio, Manifest) else recordings(audio, text=text, speaker=speaker)
-    return predict_manifest(open_ensemble(head, fold=fold), manifest, options, cache=cache).table
+    ensemble = open_ensemble(head, fold=fold)
+    return predict_manifest(ensemble, manifest, options, transcribe=transcribe, cache=cache).table
 
 
 def predict_manifest(
@@ -74,6 +77,7 @@ def predict_manifest(
     manifest: Manifest,
     options: Mapping[str, Any],
     *,
+    transcribe: str | None = None,
     cache: Path | None = None,
     report: Report = lambda *_: None,
 ) -> Predictions:
@@ -83,6 +87,8 @@ def predict_manifest(
         ensemble: the heads; their posteriors and ratings are averaged.
         manifest: the recordings, with ``text`` where the heads read words.
         options: what recipes do not hold (:data:`~mmser.predict.extractions.GIVEN`).
+        transcribe: a recogniser (:func:`mmser.transcribe.transcribe`) for recordings that have no text, where the heads
+            read words.
         cache: a folder that keeps the states; None: they are thrown away. Recordings and texts that changed since they
             were kept are extracted anew.
         report: told how far it is.
@@ -91,13 +97,18 @@ def predict_manifest(
         MmserError: a text is needed and none is there, an encoder or aligner cannot be had.
         ProtocolError: it is not the one that a head was trained on (says what differs), or recipes are not known.
     """
-    _check_texts(ensemble, manifest)
+    if transcribe is None:
+        _check_texts(ensemble, manifest)
     asked = [replace(one, refresh=cache is not None) for one in extractions(ensemble.heads, options)]
+    unheard: dict[str, str] = {}
+    if transcribe is not None and ensemble.needs_text:
+        manifest, unheard = with_recognised(manifest, transcribe, str(options.get("device", "auto")), report)
+        _check_texts(ensemble, manifest)
     manifest, notes = _with_speakers(ensemble, manifest)
     with _folder(cache) as folder:
         reasons, told = _extract(ensemble, manifest, folder, asked, report)
         opened = Cache(folder)
-        failures = _failures(ensemble, opened, manifest.ids, reasons)
+        failures = _failures(ensemble, opened, manifest.ids, {**reasons, **unheard})
         ids = [uid for uid in manifest.ids if uid not in failures]
         answers = [apply(one.path, opened, ids) for one in ensemble.heads] if ids else []
     return Predictions(
@@ -135,8 +146,8 @@ def _tabulated(answers: Sequence[Applied], head: About) -> pd.DataFrame:
 def _check_texts(ensemble: Ensemble, manifest: Manifest) -> None:
     if ensemble.needs_text and not any((utterance.text or "").strip() for utterance in manifest.utterances()):
         raise MmserError(
-            f"{ensemble.name} reads the words that are said, and no text is given: give --text, --text-file, or a "
-            "--manifest with a column text"
+            f"{ensemble.name} reads the words that are said, and no text is given: give --text, --text-file, "
+            "--transcribe MODEL, or a --manifest with a column text"
         )
 
 
