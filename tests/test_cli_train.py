@@ -96,6 +96,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         --task both --dimensions valence,trust --protocol msp-podcast --dev speaker --dev-share 0.3 --dev-seed 7
         --soft votes_ --missing keep --try-layers 3,9 --schedule cosine --warmup 0.1 --categorical-weight 0.7
         --dimension-weights 1,2 --report-oracle --optimiser sgd --momentum 0.8 --crop-seconds 3
+        --metric-weight 0.2 --metric-temperature 0.3 --lexicon words.csv
     """)
     asked = mmser("train-head", cache, *options, "--out", tmp_path / "run").exception
     assert isinstance(asked, AskedError)
@@ -112,6 +113,8 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         warmup=0.1,
         categorical_weight=0.7,
         dimension_weights=(1.0, 2.0),
+        metric_weight=0.2,
+        metric_temperature=0.3,
     )
     expected = Experiment(
         head="late-fusion",
@@ -143,11 +146,13 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         missing="keep",
         try_layers=("3", "9"),
         report_oracle=True,
+        lexicon="words.csv",
     )
     assert asked.args == (cache, expected, tmp_path / "run")
     there = {flag for parameter in main.commands["train-head"].params for flag in parameter.opts}
     assert there == {option for option in options if option.startswith("--")} | {
         "--out",
+        "--tensorboard",
         "cache_path",
         "--json",
         "--quiet",

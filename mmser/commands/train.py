@@ -208,8 +208,9 @@ def with_preset(options: dict[str, Any], given: Callable[[str], bool]) -> dict[s
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER[-TASK]]"
 )
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, as it trains.")
 @with_output
-def train_head(cache_path: Path, out: Path | None, output: Output, **options: Any) -> None:
+def train_head(cache_path: Path, out: Path | None, tensorboard: bool, output: Output, **options: Any) -> None:
     """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
 
     The epoch is chosen on the dev part (the next value of the fold column, unless --dev says otherwise), and so is the
@@ -223,11 +224,16 @@ def train_head(cache_path: Path, out: Path | None, output: Output, **options: An
     """
     from mmser.commands.tables import show_training, training_json
     from mmser.train.run import train_head as run
+    from mmser.train.tensorboard import FOLDER, check_installed
 
     context = click.get_current_context()
     given = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
     experiment = experiment_of(with_preset(options, lambda name: context.get_parameter_source(name) in given))
     folder = out or default_folder(cache_path, experiment)
+    if tensorboard:
+        check_installed()
     with output.meter() as progress:
-        result = run(cache_path, experiment, folder, report=progress)
+        result = run(cache_path, experiment, folder, report=progress, tensorboard=tensorboard)
     output.give(training_json(result), lambda: show_training(result, say=output.say))
+    if tensorboard:
+        output.say(f"To look at: tensorboard --logdir {folder / FOLDER}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmser.train.options import Training
-from mmser.train.plan import Run, Trained, check_run
+from mmser.train.plan import Epoch, Run, Trained, check_run
 from mmser.train.serial import answers, train_serially
 from mmser.train.stack import initial_head
 from mmser.train.table import Table
@@ -28,6 +28,9 @@ Watch = Callable[[Sequence[int], Ask], None]
 """Called after every epoch with the places of the runs that were trained in it, and a way to ask their heads. It is
 told nothing else and nothing comes back from it, so whatever it looks at, training goes on as without it."""
 
+Log = Callable[[int, Epoch], None]
+"""Called after every epoch with the place of each run that was trained in it, and that line of its history."""
+
 
 def train_apart(
     table: Table,
@@ -38,6 +41,7 @@ def train_apart(
     progress: Report | None = None,
     finished: Callable[[int, Trained], None] | None = None,
     watch: Watch | None = None,
+    log: Log | None = None,
 ) -> list[Trained]:
     """Train the runs one after the other; arguments and results as in :func:`mmser.train.engine.train`."""
     num_outputs = int(initial_head(build, 0).num_outputs)  # type: ignore[arg-type]
@@ -47,14 +51,16 @@ def train_apart(
     total = len(runs) * training.epochs
     for number, run in enumerate(runs):
 
-        def after(epoch: int, head: nn.Module, number: int = number, run: Run = run) -> None:
+        def after(epoch: Epoch, head: nn.Module, number: int = number, run: Run = run) -> None:
             def ask(rows: Sequence[NDArray[np.int64]]) -> list[Tensor]:
                 return [answers(head, table, own, run.layer, training.batch_size) for own in rows]
 
             if watch is not None:
                 watch([number], ask)
-            if progress is not None and epoch < training.epochs:
-                progress(number * training.epochs + epoch, total)
+            if log is not None:
+                log(number, epoch)
+            if progress is not None and epoch.epoch < training.epochs:
+                progress(number * training.epochs + epoch.epoch, total)
 
         results.append(train_serially(table, targets, build, run, training, after))
         if finished is not None:

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
-from mmser.train.apart import Ask, Report, Watch, train_apart
+from mmser.train.apart import Ask, Log, Report, Watch, train_apart
 from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
 from mmser.train.losses import metric_losses, task_losses
 from mmser.train.memory import max_stacked
@@ -40,7 +40,20 @@ from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows, s
 from mmser.train.table import Table
 from mmser.train.targets import Goal, Targets
 
-__all__ = ["Ask", "Epoch", "Report", "Run", "Targets", "Trained", "Training", "Watch", "outputs", "posteriors", "train"]
+__all__ = [
+    "Ask",
+    "Epoch",
+    "Log",
+    "Report",
+    "Run",
+    "Targets",
+    "Trained",
+    "Training",
+    "Watch",
+    "outputs",
+    "posteriors",
+    "train",
+]
 
 PART = 8
 """Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts
@@ -58,6 +71,7 @@ def train(
     progress: Report | None = None,
     finished: Callable[[int, Trained], None] | None = None,
     watch: Watch | None = None,
+    log: Log | None = None,
 ) -> list[Trained]:
     """Train one head for each run.
 
@@ -70,6 +84,7 @@ def train(
         progress: told how far it is.
         finished: given each run's place in ``runs`` and its result as soon as it is done, so that it can be kept.
         watch: shown the heads after every epoch (:mod:`mmser.train.oracle`).
+        log: told what every epoch of every run came to, as it ends (:mod:`mmser.train.tensorboard`).
 
     Returns:
         The results, in the order of ``runs``.
@@ -82,7 +97,7 @@ def train(
         return []
     head = initial_head(build, runs[0].seed)
     if training.optimiser == "sgd" or not stacks(head):
-        return train_apart(table, targets, build, runs, training, progress, finished, watch)
+        return train_apart(table, targets, build, runs, training, progress, finished, watch, log)
     for run in runs:
         check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if len({run.layer is None for run in runs}) == 2:
@@ -93,7 +108,7 @@ def train(
     for first in range(0, len(order), together):
         numbers = order[first : first + together]
         group = _Group(table, targets, build, [runs[number] for number in numbers], training)
-        for waiting in group.epochs(None if watch is None else _renamed(watch, numbers)):
+        for waiting in group.epochs(*_renamed(watch, log, numbers)):
             for place, trained in group.retired():
                 results[numbers[place]] = trained
                 if finished is not None:
@@ -104,9 +119,12 @@ def train(
     return [results[number] for number in range(len(runs))]
 
 
-def _renamed(watch: Watch, numbers: Sequence[int]) -> Watch:
-    """``watch`` by the runs' numbers in the whole, for a group that counts its own."""
-    return lambda places, ask: watch([numbers[place] for place in places], ask)
+def _renamed(watch: Watch | None, log: Log | None, numbers: Sequence[int]) -> tuple[Watch | None, Log | None]:
+    """``watch`` and ``log`` by the runs' numbers in the whole, for a group that counts its own."""
+    return (
+        None if watch is None else lambda places, ask: watch([numbers[place] for place in places], ask),
+        None if log is None else lambda place, epoch: log(numbers[place], epoch),
+    )
 
 
 class _Group:
@@ -145,12 +163,15 @@ class _Group:
         self.dev_classes = torch.where(valid, self.targets.classes[self.dev_rows], -1).to(device)
         self.dev_ratings = goal.ratings.to(device)
 
-    def epochs(self, watch: Watch | None) -> Iterator[int]:
+    def epochs(self, watch: Watch | None, log: Log | None) -> Iterator[int]:
         """Train until every run has stopped; after each epoch, say how many there may still be over all runs."""
         while self.courses:
             self._epoch()
             if watch is not None:
                 watch(self.places, self._ask)
+            if log is not None:
+                for place, course in zip(self.places, self.courses, strict=True):
+                    log(place, course.history[-1])
             self._retire()
             yield sum(self.training.epochs - len(course.history) for course in self.courses)
 

@@ -11,6 +11,7 @@
       results.csv             the figures of every head, fold and seed that was tested
       trials.csv              dev scores of all runs, where several settings were tried
       summary.json            the lines of the tables that are printed
+      tensorboard/<run>/      with --tensorboard (mmser.train.tensorboard)
       oracle/, oracle.json    with --report-oracle: what choosing the epoch on the test part would have given
 """
 

@@ -13,7 +13,8 @@ from mmser.train.folder import facts_of, load_trained, trained_of
 from mmser.train.options import Experiment
 from mmser.train.oracle import Oracle, save_outputs
 from mmser.train.part import Part
-from mmser.train.plan import Trained
+from mmser.train.plan import Epoch, Trained
+from mmser.train.tensorboard import EventLog
 
 Report = Callable[[str, int, int], Any]
 """Told after every epoch: the head, epochs finished and epochs to do over all its runs."""
@@ -25,6 +26,8 @@ def train_once(
     experiment: Experiment,
     report: Report,
     lent: Mapping[str, Path],
+    *,
+    tensorboard: bool = False,
 ) -> list[list[Trained]]:
     """Train the runs of parts of one shape that are not finished yet, each kept in its folder as soon as it is done.
 
@@ -34,6 +37,7 @@ def train_once(
         experiment: how they train; of several, any.
         report: told how far it is.
         lent: folders of trained heads by what their weights follow from (``made_of`` in their ``config.json``).
+        tensorboard: whether to write event files into each folder (:mod:`mmser.train.tensorboard`).
 
     Returns:
         What the runs came to, part by part.
@@ -51,6 +55,9 @@ def train_once(
                 waiting.setdefault(digest or f"{number}/{place}", []).append((number, place))
             else:
                 done[number][place] = trained
+    logs = [EventLog(folder) for folder in folders] if tensorboard else []
+    for log, part, own in zip(logs, parts, done, strict=False):
+        log.restore(part.runs[place].name for place in own)
     owners = list(waiting.values())
     runs = [parts[number].runs[place] for (number, place), *_ in owners]
     oracle = None
@@ -64,8 +71,12 @@ def train_once(
             own = replace(trained, run=parts[number].runs[place])
             if said is not None:  # before the head: a finished head has what the oracle said
                 save_outputs(folders[number] / "oracle", own.run, said)
-            _save(parts[number], place, own, folders[number])
+            _save(parts[number], place, own, folders[number], logs[number] if logs else None)
             done[number][place] = own
+
+    def note(which: int, epoch: Epoch) -> None:
+        for number, place in owners[which]:
+            logs[number].epoch(parts[number].runs[place].name, epoch)
 
     # What speakers' statistics leave to standardise (text, which they do not touch), the training part's do.
     normalise = "none" if experiment.normalise == "none" else "global"
@@ -78,14 +89,17 @@ def train_once(
         progress=lambda finished, total: report(parts[0].name, finished, total),
         finished=keep,
         watch=None if oracle is None else oracle.watch,
+        log=note if logs else None,
     )
     return [[own[place] for place in range(len(part.runs))] for part, own in zip(parts, done, strict=True)]
 
 
-def _save(part: Part, place: int, trained: Trained, folder: Path) -> None:
-    head = part.build()
+def _save(part: Part, place: int, trained: Trained, folder: Path, log: EventLog | None = None) -> None:
+    head, facts = part.build(), _facts(part, place, trained)
     head.load_state_dict(trained.state)
-    save_head(head, folder / "heads" / trained.run.name, _facts(part, place, trained))
+    if log is not None:  # before the head: a finished head has told all
+        log.finish(trained.run.name, facts)
+    save_head(head, folder / "heads" / trained.run.name, facts)
 
 
 def _facts(part: Part, place: int, trained: Trained) -> dict[str, Any]:

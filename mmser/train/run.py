@@ -26,7 +26,12 @@ from mmser.train.results import Outcome
 
 
 def train_head(
-    cache_path: Path | str, experiment: Experiment, folder: Path, *, report: Report = lambda *_: None
+    cache_path: Path | str,
+    experiment: Experiment,
+    folder: Path,
+    *,
+    report: Report = lambda *_: None,
+    tensorboard: bool = False,
 ) -> Result:
     """Train a head (or a late fusion) over all folds and seeds, and write a run folder.
 
@@ -37,6 +42,7 @@ def train_head(
         experiment: what to train.
         folder: the run folder; made if it is not there.
         report: told how far it is.
+        tensorboard: whether to write event files as the runs train (:mod:`mmser.train.tensorboard`).
 
     Raises:
         CacheError: the cache, or what the head reads, is not there.
@@ -44,7 +50,7 @@ def train_head(
         ProtocolError: folds, labels or options do not allow it; the folder holds another experiment, or another
             process is at work in it.
     """
-    return train_heads(cache_path, [experiment], [folder], report=report)[0]
+    return train_heads(cache_path, [experiment], [folder], report=report, tensorboard=tensorboard)[0]
 
 
 def train_heads(
@@ -54,6 +60,7 @@ def train_heads(
     *,
     report: Report = lambda *_: None,
     lent: Mapping[str, Path] | None = None,
+    tensorboard: bool = False,
 ) -> list[Result]:
     """Train experiments of one shape (:func:`mmser.train.prepare.shape_of`) as one, each into a run folder of its own.
 
@@ -66,6 +73,7 @@ def train_heads(
         report: told how far it is.
         lent: heads that are trained already, by what their weights follow from (``made_of`` in their ``config.json``);
             a run that would come to the same is copied.
+        tensorboard: whether to write event files into each folder, as the runs train.
 
     Raises:
         CacheError, ManifestError, ProtocolError: as :func:`train_head`, if one of them would.
@@ -83,18 +91,21 @@ def train_heads(
         tested: list[list[Tested]] = [[] for _ in asked]
         for number in range(len(asked[0].members)):
             parts = [part_of(one, number, table, layers) for one in asked]
-            trained = train_once(parts, folders, experiments[0], report, lent or {})
+            trained = train_once(parts, folders, experiments[0], report, lent or {}, tensorboard=tensorboard)
             for own, part, experiment, folder, runs in zip(tested, parts, experiments, folders, trained, strict=True):
                 own.append(_test(part, runs, experiment, folder))
-        return [_finish(one, own, folder, report) for one, own, folder in zip(asked, tested, folders, strict=True)]
+        return [
+            _finish(one, own, folder, report, tensorboard)
+            for one, own, folder in zip(asked, tested, folders, strict=True)
+        ]
 
 
-def _finish(one: Prepared, tested: list[Tested], folder: Path, report: Report) -> Result:
+def _finish(one: Prepared, tested: list[Tested], folder: Path, report: Report, tensorboard: bool) -> Result:
     """Fuse the members of a late fusion, and write the tables."""
     experiment = one.experiment
     if experiment.head in FUSIONS and experiment.fusion == "concat":
         part = concatenated(experiment, tested)
-        (trained,) = train_once([part], [folder], experiment, report, {})
+        (trained,) = train_once([part], [folder], experiment, report, {}, tensorboard=tensorboard)
         tested = [*tested, _test(part, trained, experiment, folder)]
     outcomes = [outcome for own in tested for outcome in own.outcomes]
     oracle = [outcome for own in tested for outcome in own.oracle]

@@ -19,6 +19,7 @@ from mmser.heads.layers import Standardise
 from mmser.metrics import concordance_correlation
 from mmser.train.crops import crops_of, whole_batches
 from mmser.train.plan import (
+    Epoch,
     Progress,
     Run,
     Trained,
@@ -40,11 +41,11 @@ def train_serially(
     build: Callable[[], nn.Module],
     run: Run,
     training: Training,
-    after: Callable[[int, nn.Module], None] = lambda *_: None,
+    after: Callable[[Epoch, nn.Module], None] = lambda *_: None,
 ) -> Trained:
     """Train one run; arguments and result as in :func:`mmser.train.engine.train`.
 
-    ``after`` is given the number of every epoch, from 1, and the head as it is then.
+    ``after`` is given every epoch as it ends, and the head as it is then.
     """
     head = initial_head(build, run.seed).to(table.device)
     check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ def train_serially(
         loss = _train_epoch(head, optimizer, table, targets, loss_of, run, training, len(course.history) + 1)
         if course.record(loss, _score(head, table, targets, run, training.batch_size)):
             best = _state(head)
-        after(len(course.history), head)
+        after(course.history[-1], head)
     return course.finish(best)
 
 
