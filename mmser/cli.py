@@ -20,6 +20,7 @@ from mmser.commands import (
     extract,
     pool,
     predict,
+    publish,
     report,
     runs,
     train,
@@ -83,6 +84,8 @@ for command in (
     runs.runs,
     report.report,
     predict.predict,
+    publish.export,
+    publish.hub,
     cache.cache,
     demo.demo,
 ):

@@ -159,7 +159,8 @@ class Cnn14(Head):
         missing = LEAST_FRAMES - values.shape[1]
         if missing > 0:
             values, mask = F.pad(values, (0, 0, 0, missing)), F.pad(mask, (0, missing))
-        heard = None if bool(mask.all()) else mask
+        # A graph that is being exported serves any mask, and so takes no decision by this one.
+        heard = mask if torch.compiler.is_compiling() or not bool(mask.all()) else None
         values = self.norm(values.transpose(1, 2).unsqueeze(3), heard)  # (B, bins, T, 1)
         values = _hold(values, heard).transpose(1, 3)
         if heard is None:
