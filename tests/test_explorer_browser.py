@@ -1,0 +1,163 @@
+"""The explorer in a browser: found, filtered, read and heard as a user does it, without a network or a complaint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import opened
+from small_corpus import DURATIONS_S, IDS
+from small_study import SCRIPT, Study, make_study
+
+from mmser.report.explorer import write_explorer
+from mmser.report.explorer_answers import read_answers
+from mmser.train.apply import apply
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def page(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "explorer.html"
+    write_explorer([study.fusion, study.coattention], study.cache, path, with_audio=True)
+    return path
+
+
+def listed(tab: Any) -> list[str]:
+    return tab.locator("#list b").all_text_contents()
+
+
+def test_search_and_filters_find_utterances(browser: Any, page: Path, study: Study) -> None:
+    heads = read_answers([study.fusion, study.coattention])
+    wrong = {
+        one.name: {uid for uid, p, t in zip(one.ids, one.prediction, one.truth, strict=True) if one.labels[p] != t}
+        for one in heads
+    }
+    with opened(browser, page) as tab:
+        assert listed(tab) == IDS
+        tab.fill("#search", "YES YES YES YES")
+        assert listed(tab) == ["u4", "u5"]
+        assert tab.text_content("#count") == "2 of 6 utterances"
+        tab.fill("#search", "u3")
+        assert listed(tab) == ["u3"]
+        tab.fill("#search", "")
+        tab.select_option("#speaker", "bob")
+        assert listed(tab) == ["u2", "u3"]
+        tab.select_option("#truth", "calm")
+        assert listed(tab) == ["u2"]
+        tab.select_option("#speaker", "")
+        assert listed(tab) == ["u0", "u2", "u4"]
+        tab.select_option("#truth", "")
+        tab.select_option("#wrong", "any")
+        assert listed(tab) == sorted(set.union(*wrong.values()))
+        tab.select_option("#wrong", value="all")
+        assert listed(tab) == sorted(set.intersection(*wrong.values()))
+        for name, own in wrong.items():
+            tab.select_option("#wrong", label=f"wrong by {name}")
+            assert listed(tab) == sorted(own)
+
+
+def test_an_utterance_is_opened_by_click_by_keys_and_by_address(browser: Any, page: Path) -> None:
+    with opened(browser, page) as tab:
+        assert tab.text_content("h2") == "u0"
+        tab.click("#list a >> nth=2")
+        assert tab.text_content("h2") == "u2"
+        tab.keyboard.press("ArrowDown")
+        tab.keyboard.press("Enter")
+        assert tab.text_content("h2") == "u3"
+        assert tab.get_attribute("#list a >> nth=3", "aria-current") == "true"
+        tab.evaluate("location.hash = '#u5'")
+        tab.locator("h2", has_text="u5").wait_for()
+
+
+def test_probabilities_are_those_of_the_seed_chosen(browser: Any, page: Path, study: Study) -> None:
+    heads = read_answers([study.fusion, study.coattention])
+    with opened(browser, page) as tab:
+        tab.click("#list a >> nth=4")
+        for seed, told in (("mean over seeds", slice(None)), ("seed 1", slice(1, 2))):
+            tab.get_by_label("Predictions,").select_option(label=seed)
+            for i, head in enumerate(heads):
+                row = tab.locator(".classes tbody tr").nth(i).locator("td").all_text_contents()
+                said = head.posteriors[4, told].mean(0)
+                assert row[0].split()[0] == head.labels[said.argmax()]
+                assert ("✓" in row[0]) == (head.labels[said.argmax()] == "calm")
+                assert [float(p) for p in row[1:3]] == pytest.approx(said.tolist(), abs=6e-4)
+                assert row[3] == "eve"
+
+
+def test_heatmap_tells_the_weights_that_the_head_gives(browser: Any, page: Path, study: Study) -> None:
+    found = apply(study.coattention / "heads/coattention-fold1-seed0", study.cache, ["u3"], attention=True)
+    assert found.attention is not None
+    with opened(browser, page) as tab:
+        tab.click("#list a >> nth=3")
+        readout = tab.locator(".readout").last
+        for name, label in (("speech_to_text", "speech looks at tokens"), ("text_to_speech", "tokens look at speech")):
+            tab.get_by_label("Direction").select_option(label=label)
+            weights = found.attention[0][f"word.0.{name}"]
+            for of, want in (("mean of all", weights.mean(0)), ("2", weights[1])):
+                tab.get_by_label("Attention head").select_option(label=of)
+                rows = tab.locator(".heatmap tbody tr")
+                assert rows.count() == len(want)
+                for r, c in ((0, 0), (2, 1), (len(want) - 1, want.shape[1] - 1)):
+                    rows.nth(r).locator("td").nth(c).hover()
+                    who, whom = (
+                        rows.nth(r).locator("th").text_content(),
+                        tab.locator(".heatmap thead th").nth(c).text_content(),
+                    )
+                    said, _, value = readout.text_content().rpartition(": ")
+                    assert said == f"{who} → {whom}"
+                    assert float(value) == pytest.approx(want[r, c], abs=6e-4)
+        tab.locator(".heatmap td[tabindex='0']").focus()
+        tab.keyboard.press("ArrowDown")
+        assert float(readout.text_content().rpartition(": ")[2]) == pytest.approx(want[1, 0], abs=6e-4)
+
+
+def test_pointing_at_the_heatmap_lights_the_word_in_time(browser: Any, page: Path) -> None:
+    with opened(browser, page) as tab:
+        tab.locator(".heatmap tbody tr").nth(2).locator("td").first.hover()
+        lit = tab.locator(".segment.lit").all_text_contents()
+        assert lit[0] == "word"
+
+
+def test_a_segment_is_played_and_playing_stops_at_its_end(browser: Any, page: Path) -> None:
+    # waiting for a function takes eval, which the page itself may not use
+    with opened(browser, page, bypass_csp=True) as tab:
+        tab.click("#list a >> nth=5")
+        tab.wait_for_function("document.querySelector('audio').readyState >= 1")
+        assert tab.evaluate("document.querySelector('audio').duration") == pytest.approx(DURATIONS_S["u5"], abs=0.01)
+        tab.locator(".tier >> nth=0 >> .segment", has_text="hi").click()
+        tab.wait_for_function("document.querySelector('audio').currentTime > 0.1")
+        tab.wait_for_function("document.querySelector('audio').paused")
+        assert 0.17 < tab.evaluate("document.querySelector('audio').currentTime") < 0.6
+        assert tab.locator(".playhead").is_visible()
+
+
+def test_transcripts_are_text_and_never_markup(browser: Any, page: Path) -> None:
+    with opened(browser, page) as tab:
+        tab.on("dialog", lambda _: pytest.fail("a script of the transcript ran"))
+        tab.click("#list a >> nth=1")
+        assert tab.text_content("p.text") == f"Hi, a word! yes {SCRIPT}"
+        assert tab.locator("article b").count() == 0
+        assert tab.locator("script").count() == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_page_is_never_wider_than_the_screen(browser: Any, page: Path, width: int, scheme: str) -> None:
+    with opened(browser, page, viewport={"width": width, "height": 800}, color_scheme=scheme) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        ink, paper = (tab.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+        dark = [sum(map(int, one.strip("rgb()").split(","))) < 384 for one in (ink, paper)]
+        assert dark == ([True, False] if scheme == "light" else [False, True])
+
+
+def test_in_print_the_utterance_remains(browser: Any, page: Path) -> None:
+    with opened(browser, page) as tab:
+        tab.emulate_media(media="print")
+        assert not tab.locator("nav").is_visible()
+        assert not tab.locator("audio").is_visible()
+        assert tab.locator(".heatmap").is_visible()
