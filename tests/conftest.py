@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from browser import browser as browser
 from small_ablation import write_ablation
+from small_study import Study, make_study
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +26,9 @@ def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_ablation(tmp_path_factory.mktemp("report"))
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Two run folders with all that they were made from."""
+    return make_study(tmp_path_factory.mktemp("study"))

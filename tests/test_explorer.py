@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ import pandas as pd
 import pytest
 import soundfile
 from small_cache import make_rows, write_cache
-from small_corpus import DURATIONS_S, IDS, alignment
-from small_study import COATTENTION, SCRIPT, Study, make_study
+from small_corpus import DURATIONS_S, IDS, alignment, mmser
+from small_study import COATTENTION, SCRIPT, Study
 
 from mmser.audio import read_audio
 from mmser.cache import Cache
@@ -29,11 +31,6 @@ from mmser.report.explorer_sound import POINTS, envelope, sound_of
 from mmser.train.apply import apply
 from mmser.train.options import Training
 from mmser.train.run import train_head
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return make_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +60,13 @@ def weights_of(looks: dict[str, Any], name: str) -> np.ndarray:
 def test_embedded_predictions_are_those_of_the_run(study: Study, data: dict[str, Any]) -> None:
     tables = [pd.read_csv(folder / "predictions.csv") for folder in (study.fusion, study.coattention)]
     written = pd.concat(tables).set_index(["head", "utterance_id", "seed"])
+    names = [(one.name, one.head) for one in read_answers([study.fusion, study.coattention])]
+    assert [head["name"] for head in data["heads"]] == [name for name, _ in names]
     seen = 0
     for i, head in enumerate(data["heads"]):
         for one in data["utterances"]:
             for seed, p in zip(head["seeds"], one["said"][i]["p"], strict=True):
-                row = written.loc[(head["name"], one["id"], seed)]
+                row = written.loc[(names[i][1], one["id"], seed)]
                 assert p == pytest.approx([row[f"p_{label}"] for label in head["labels"]], abs=5.1e-5)
                 assert (one["said"][i]["fold"], one["truth"]) == (row["fold"], row["truth"])
                 seen += 1
@@ -80,9 +79,7 @@ def test_figures_of_heads_are_those_of_the_tables(study: Study, data: dict[str, 
         for folder in (study.fusion, study.coattention)
         for line in json.loads((folder / "summary.json").read_text())["lines"]
     ]
-    assert {one["name"]: one["score"] for one in data["heads"]} == pytest.approx(
-        {line["head"]: line["ua"] for line in lines}, abs=5.1e-5
-    )
+    assert [one["score"] for one in data["heads"]] == pytest.approx([line["ua"] for line in lines], abs=5.1e-5)
 
 
 def test_attention_is_that_of_the_head_that_never_saw_the_utterance(study: Study, data: dict[str, Any]) -> None:
@@ -207,21 +204,14 @@ def test_of_ratings_the_largest_errors_come_first() -> None:
     assert rated.most_telling() == ["u1", "u2", "u0"]
 
 
-def test_heads_are_called_by_their_folders_where_their_names_clash(study: Study, tmp_path: Path) -> None:
-    for name in ("one/coattention", "two/coattention"):
+def test_heads_are_called_as_in_the_report(study: Study, tmp_path: Path) -> None:
+    for name, run in (("one/word", study.coattention), ("two/word", study.coattention), ("two/late", study.fusion)):
         (tmp_path / name).mkdir(parents=True)
-        shutil.copy(study.coattention / "predictions.csv", tmp_path / name)
-    (tmp_path / "two" / "fusion").mkdir()
-    shutil.copy(study.fusion / "predictions.csv", tmp_path / "two" / "fusion")
-    folders = [tmp_path / "one/coattention", tmp_path / "two/coattention", tmp_path / "two/fusion"]
+        shutil.copy(run / "predictions.csv", tmp_path / name)
+    folders = [tmp_path / "one/word", tmp_path / "two/word", tmp_path / "two/late"]
     names = [one.name for one in read_answers(folders)]
-    assert names == [
-        "one/coattention",
-        "two/coattention",
-        "two/fusion speech-probe",
-        "two/fusion text-probe",
-        "two/fusion",
-    ]
+    assert names == ["one/word", "two/word", "two/late: speech-probe", "two/late: text-probe", "two/late"]
+    assert [one.name for one in read_answers([study.fusion])] == ["speech-probe", "text-probe", "late-fusion"]
     with pytest.raises(ProtocolError, match="named twice"):
         read_answers([study.coattention, study.coattention])
 
@@ -309,3 +299,28 @@ def test_a_page_that_no_browser_would_open_is_not_written(
     with pytest.raises(MmserError, match=r"expected 0 MB at most, .* fewer than 6 utterances"):
         write_explorer([study.coattention], study.cache, tmp_path / "explorer.html", with_audio=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_command_writes_the_explorer_first_and_the_report_links_to_it(study: Study, tmp_path: Path) -> None:
+    shutil.copytree(study.coattention, tmp_path / "runs" / "word")
+    shutil.copytree(study.fusion, tmp_path / "runs" / "late")
+    result = mmser("report", tmp_path / "runs", "--explore", study.cache.path, "--with-audio", "--explore-limit", 4)
+    assert result.exit_code == 0, result.stderr
+    page = tmp_path / "runs" / "explorer.html"
+    assert f"Explorer: {page}" in result.stdout
+    assert "6 utterances, 4 of them in detail" in result.stdout
+    assert "Note: 4 of 6 utterances have waveform" in result.stdout
+    assert "pass it on only where the corpus's licence allows that" in result.stdout
+    assert 'href="explorer.html"' in (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
+    assert 'href="report.html"' in page.read_text(encoding="utf-8")
+
+
+def test_command_says_what_belongs_to_the_explorer() -> None:
+    result = mmser("report", "runs", "--with-audio")
+    assert (result.exit_code, "belong to --explore CACHE" in result.stderr) == (1, True)
+    assert f"[default: {explorer.LIMIT}]" in " ".join(mmser("report", "--help").stdout.split())
+
+
+def test_nothing_that_only_extraction_needs_is_loaded_before_it_is_asked_for() -> None:
+    code = "import sys, mmser.report; sys.exit(bool({'transformers', 'soundfile', 'plotly'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,18 +6,13 @@ from typing import Any
 import pytest
 from browser import opened
 from small_corpus import DURATIONS_S, IDS
-from small_study import SCRIPT, Study, make_study
+from small_study import SCRIPT, Study
 
 from mmser.report.explorer import write_explorer
 from mmser.report.explorer_answers import read_answers
 from mmser.train.apply import apply
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return make_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_search_and_filters_find_utterances(browser: Any, page: Path, study: Stu
         tab.select_option("#truth", "")
         tab.select_option("#wrong", "any")
         assert listed(tab) == sorted(set.union(*wrong.values()))
-        tab.select_option("#wrong", value="all")
+        tab.select_option("#wrong", "every")
         assert listed(tab) == sorted(set.intersection(*wrong.values()))
         for name, own in wrong.items():
             tab.select_option("#wrong", label=f"wrong by {name}")

@@ -1,5 +1,6 @@
 """Run folders and ablations as a table for the paper, and as one page that shows what stands behind it."""
 
-from mmser.report.run import Written, write_report
+from mmser.report.explorer import write_explorer
+from mmser.report.run import Written, explore, write_report
 
-__all__ = ["Written", "write_report"]
+__all__ = ["Written", "explore", "write_explorer", "write_report"]

@@ -1,12 +1,12 @@
 """The explorer: one page on which every test utterance can be looked at, listened to, and asked who got it wrong."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from mmser import __version__
@@ -15,17 +15,13 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.records import Utterance
 from mmser.report.explorer_answers import Answers, read_answers
 from mmser.report.explorer_details import Details, Report, best_first, details_of
-
-EXPLORER = "explorer.html"
-"""What the page is called beside ``report.html``."""
+from mmser.train.folder import write_text
 
 LIMIT = 200
 """Utterances with waveform, segments and attention, unless told otherwise."""
 
 MAX_BYTES = 200_000_000
 """Of a page; browsers take long over more, or give up."""
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,8 @@ class Explored:
     num_utterances: int
     num_detailed: int
     """Utterances with waveform, segments and attention."""
+    audio_bytes: int
+    """Of the page, what the recordings take."""
     notes: tuple[str, ...]
     """What was left out, and what else the user should know; the page has them, too."""
 
@@ -91,10 +89,9 @@ def write_explorer(
             f"{path} would be {size / 1e6:.0f} MB; expected {MAX_BYTES / 1e6:.0f} MB at most, which browsers open: "
             f"show fewer than {len(shown)} utterances in detail, fewer runs, or no audio"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
-    return Explored(path, size, len(utterances), len(shown), tuple(notes))
+    write_text(path, page)
+    audio_bytes = sum(len(own.get("audio", "")) for own in details.values())
+    return Explored(path, size, len(utterances), len(shown), audio_bytes, tuple(notes))
 
 
 def _tested(heads: Sequence[Answers], cache: Cache) -> dict[str, Utterance]:
@@ -162,9 +159,7 @@ def _numbers(values: NDArray[np.float64]) -> Any:
 
 
 def _page(data: Mapping[str, Any], name: str, notes: Sequence[str], back: str | None) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
+    environment = Environment(loader=PackageLoader("mmser.report"), autoescape=True, undefined=StrictUndefined)
     # its tojson writes <, >, & and all that is not ASCII as escapes: no text can end the script that holds it
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     template = environment.get_template("explorer.html")

@@ -1,5 +1,6 @@
 """What the heads of run folders said of every test utterance, for the explorer."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
 from mmser.metrics import concordance_correlation, unweighted_average_recall
-
-_TEXT = ("head", "fold", "utterance_id", "speaker", "truth", "prediction")
+from mmser.train.compare import read_predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,38 +105,36 @@ def read_answers(folders: Sequence[Path]) -> list[Answers]:
     """
     if not folders:
         raise ProtocolError("no run folder to explore; mmser train-head writes them")
-    tables = [(folder, str(head), own) for folder in folders for head, own in _predictions(folder)]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ProtocolError(f"{folders[0]}: a run folder is named twice; name different ones")
+    tables = [(folder, head, own) for folder in folders for head, own in _by_head(folder)]
     names = _names([(folder, head) for folder, head, _ in tables])
     found = [_answers(name, *one) for name, one in zip(names, tables, strict=True)]
     _check_truth(found)
     return found
 
 
-def _predictions(folder: Path) -> list[tuple[object, pd.DataFrame]]:
-    path = folder / "predictions.csv"
-    if not path.is_file():
-        raise ProtocolError(f"{path}: no such file; {folder} is no finished run folder: train it to its end first")
-    table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={})
+def _by_head(folder: Path) -> list[tuple[str, pd.DataFrame]]:
+    table = read_predictions(folder)
     missing = {"head", "fold", "seed", "utterance_id"} - set(table.columns)
     if missing or not len(table):
         what = f"has no column {min(missing)!r}" if missing else "has no rows"
-        raise ProtocolError(f"{path}: {what}; not a table of mmser train-head")
-    return list(table.groupby("head", sort=False))
+        raise ProtocolError(f"{folder / 'predictions.csv'}: {what}; not a table of mmser train-head")
+    return [(str(head), own) for head, own in table.groupby("head", sort=False)]
 
 
 def _names(heads: Sequence[tuple[Path, str]]) -> list[str]:
-    """The heads' own names where no two are alike; else their run folder's, with the head's for members of a fusion."""
-    own = [head for _, head in heads]
-    if len(set(own)) == len(own):
-        return own
-    last = dict(heads)
-    for depth in range(1, 1 + max(len(folder.parts) for folder in last)):
-        names = [
-            "/".join(folder.parts[-depth:]) + ("" if head == last[folder] else f" {head}") for folder, head in heads
-        ]
-        if len(set(names)) == len(names):
-            return names
-    raise ProtocolError(f"{heads[0][0]}: a run folder is named twice; name different ones")
+    """Of one folder the heads' names; of several, as in the report: the folder's, and ``FOLDER: MEMBER`` of a fusion.
+
+    >>> _names([(Path("runs/fusion"), "probe"), (Path("runs/fusion"), "late-fusion"), (Path("runs/word"), "film")])
+    ['fusion: probe', 'fusion', 'word']
+    """
+    folders = {folder: folder.resolve() for folder, _ in heads}
+    if len(folders) == 1:
+        return [head for _, head in heads]
+    root, last = os.path.commonpath([str(own.parent) for own in folders.values()]), dict(heads)
+    names = {folder: str(own.relative_to(root)) for folder, own in folders.items()}
+    return [names[folder] + ("" if head == last[folder] else f": {head}") for folder, head in heads]
 
 
 def _answers(name: str, folder: Path, head: str, table: pd.DataFrame) -> Answers:

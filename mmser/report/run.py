@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmser.cache import Cache
 from mmser.report.examine import examine
+from mmser.report.explorer import Explored, write_explorer
 from mmser.report.page import page_of
 from mmser.report.read import read_study
 from mmser.report.tables import Table, frame_of, latex_of, markdown_of, table_of
@@ -52,3 +54,29 @@ def write_report(
     page = folder / "report.html"
     write_text(page, page_of(study, examined, row, table, explorer))
     return Written(page, paths, table)
+
+
+def explore(
+    folder: Path,
+    cache: Path,
+    *,
+    with_audio: bool = False,
+    limit: int | None = None,
+    report: Callable[[str, int, int], Any] = lambda *_: None,
+) -> Explored:
+    """Write ``explorer.html`` into a folder; write the report after it, which then links to it.
+
+    Args:
+        folder: as of :func:`write_report`.
+        cache: the cache that its runs were trained on.
+        with_audio: whether the page holds recordings.
+        limit: utterances that are shown in detail; None: :data:`mmser.report.explorer.LIMIT`.
+        report: told how far it is.
+
+    Raises:
+        MmserError: as :func:`mmser.report.explorer.write_explorer`, and where nothing is finished in the folder.
+    """
+    folders = list(dict.fromkeys(row.folder for row in read_study(folder).rows))
+    return write_explorer(
+        folders, Cache(cache), folder / EXPLORER, with_audio=with_audio, limit=limit, back="report.html", report=report
+    )

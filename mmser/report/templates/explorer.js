@@ -83,7 +83,7 @@ let numShown = AT_ONCE;
 function fillFilters() {
   const distinct = (values) => [...new Set(values)].filter(Boolean).sort().map((value) => [value, value]);
   const classes = data.heads.flatMap((head, i) => (head.labels.length ? [[`${i}`, `wrong by ${head.name}`]] : []));
-  fill(byId("wrong"), [["", "all"], ["any", "wrong by any head"], ["all", "wrong by all heads"], ...classes]);
+  fill(byId("wrong"), [["", "all"], ["any", "wrong by any head"], ["every", "wrong by all heads"], ...classes]);
   fill(byId("truth"), [["", "all"], ...distinct(data.utterances.map((one) => one.truth))]);
   fill(byId("speaker"), [["", "all"], ...distinct(data.utterances.map((one) => one.fields.speaker))]);
   const useless = { wrong: !classes.length };
@@ -97,7 +97,7 @@ function passes(utterance) {
   const fits = {
     "": () => true,
     any: () => utterance.mistakes > 0,
-    all: () => utterance.judged > 0 && utterance.mistakes === utterance.judged,
+    every: () => utterance.judged > 0 && utterance.mistakes === utterance.judged,
   };
   return (
     utterance.haystack.includes(search.trim().toLowerCase()) &&
