@@ -1,16 +1,20 @@
 """The explorer in a browser: found, filtered, read and heard as a user does it, without a network or a complaint."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import opened
+from small_cache import make_rows, write_cache
 from small_corpus import DURATIONS_S, IDS
-from small_study import SCRIPT, Study
+from small_study import COATTENTION, SCRIPT, Study
 
+from mmser.cache import Cache
 from mmser.report.explorer import write_explorer
 from mmser.report.explorer_answers import read_answers
 from mmser.train.apply import apply
+from mmser.train.run import train_head
 
 pytestmark = pytest.mark.browser
 
@@ -114,8 +118,7 @@ def test_heatmap_tells_the_weights_that_the_head_gives(browser: Any, page: Path,
 def test_pointing_at_the_heatmap_lights_the_word_in_time(browser: Any, page: Path) -> None:
     with opened(browser, page) as tab:
         tab.locator(".heatmap tbody tr").nth(2).locator("td").first.hover()
-        lit = tab.locator(".segment.lit").all_text_contents()
-        assert lit[0] == "word"
+        assert tab.locator(".segment.lit").all_text_contents() == ["word", "W ER1 D", "W", "ER1", "D"]
 
 
 def test_a_segment_is_played_and_playing_stops_at_its_end(browser: Any, page: Path) -> None:
@@ -156,3 +159,27 @@ def test_in_print_the_utterance_remains(browser: Any, page: Path) -> None:
         assert not tab.locator("nav").is_visible()
         assert not tab.locator("audio").is_visible()
         assert tab.locator(".heatmap").is_visible()
+
+
+def test_without_sound_predictions_ratings_and_attention_remain(browser: Any, tmp_path: Path) -> None:
+    rows = make_rows()
+    rows["valence"] = [float(i % 5) for i in range(len(rows))]
+    cache = Cache(write_cache(tmp_path / "toy", rows))
+    run = replace(COATTENTION, seeds=1, task="both", dimensions=("valence",))
+    train_head(cache.path, run, tmp_path / "run")
+    write_explorer([tmp_path / "run"], cache, tmp_path / "explorer.html", limit=1)
+    (head,) = read_answers([tmp_path / "run"])
+    (uid,) = head.most_telling()[:1]
+    place = head.ids.index(uid)
+    with opened(browser, tmp_path / "explorer.html") as tab:
+        tab.check("#detailed")
+        assert listed(tab) == [uid]
+        tab.click("#list a")
+        assert tab.text_content("p.hint") == "Neither recording nor alignment is there."
+        assert tab.locator(".heatmap td").count() > 1
+        said = tab.locator(".ratings tbody td").all_text_contents()
+        want = [head.true_ratings[place, 0], head.ratings[place, 0, 0]]
+        assert [float(one) for one in said] == pytest.approx(want, abs=6e-3)
+        tab.uncheck("#detailed")
+        tab.locator("#list a", has_not_text=uid).first.click()
+        assert tab.text_content("p.hint").endswith("were left out.")

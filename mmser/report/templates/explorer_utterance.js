@@ -14,11 +14,12 @@ function showUtterance() {
   parts.push(...predictions(one), ...attention(one, sound));
   byId("utterance").replaceChildren(...parts);
   markChosen();
+  if (location.hash && byId("utterance").getBoundingClientRect().top > innerHeight / 2) byId("utterance").scrollIntoView();
 }
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
-/** Waveform, tiers of segments and player; `light(start)` marks a segment, `play(start, end)` plays it. */
+/** Waveform, tiers of segments and player; `light(start, end)` marks segments, `play(start, end)` plays it. */
 function timeline(one) {
   const { duration_s: length, wave, audio, tiers = {} } = one.detail;
   if (!length) return { parts: [make("p", { class: "hint" }, "Neither recording nor alignment is there.")], light() {}, play() {} };
@@ -48,14 +49,16 @@ function timeline(one) {
       const tell = () => (readout.textContent = words);
       const style = `left: ${(100 * start) / length}%; width: ${(100 * (end - start)) / length}%`;
       const on = { onfocus: tell, onpointerenter: tell, onclick: () => play(start, end) };
+      const span = { "data-start": start, "data-end": end };
       const name = kind === 1 ? "segment pause" : "segment";
-      return make("button", { type: "button", class: name, style, "aria-label": words, "data-start": start, ...on }, label);
+      return make("button", { type: "button", class: name, style, "aria-label": words, ...span, ...on }, label);
     });
     rove(boxes);
     inner.append(make("div", { class: "tier", role: "group", "aria-label": `${tier}s` }, ...boxes));
   }
-  const light = (start) => {
-    for (const box of inner.querySelectorAll(".segment")) box.classList.toggle("lit", box.dataset.start === String(start));
+  const light = (start, end) => {
+    const within = ({ dataset }) => start !== null && dataset.start >= start && dataset.end <= end;
+    for (const box of inner.querySelectorAll(".segment")) box.classList.toggle("lit", within(box));
   };
   const missing = wave ? null : make("p", { class: "hint" }, "The recording could not be read when this page was written.");
   return { parts: [make("div", { class: "scroll" }, inner), readout, missing, player].filter(Boolean), light, play };
@@ -192,7 +195,7 @@ function heatmap(looks, { map, direction, of }, readout, sound) {
     const own = asked.map((to, c) => {
       const words = `${from[0]} → ${to[0]}: ${weights[r][c].toFixed(3)}`;
       const [, start, end] = direction === "speech_to_text" ? from : to;
-      const tell = () => ((readout.textContent = words), sound.light(start));
+      const tell = () => ((readout.textContent = words), sound.light(start, end));
       const on = { onfocus: tell, onpointerenter: tell, onclick: () => start !== null && sound.play(start, end) };
       return make("td", { style: `--share: ${share(weights[r][c])}`, "aria-label": words, ...on });
     });
