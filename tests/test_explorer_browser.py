@@ -63,6 +63,7 @@ def test_search_and_filters_find_utterances(browser: Any, page: Path, study: Stu
 def test_an_utterance_is_opened_by_click_by_keys_and_by_address(browser: Any, page: Path) -> None:
     with opened(browser, page) as tab:
         assert tab.text_content("h2") == "u0"
+        assert tab.get_attribute("#list a >> nth=0", "aria-current") == "true"
         tab.click("#list a >> nth=2")
         assert tab.text_content("h2") == "u2"
         tab.keyboard.press("ArrowDown")
@@ -172,9 +173,9 @@ def test_without_sound_predictions_ratings_and_attention_remain(browser: Any, tm
     (uid,) = head.most_telling()[:1]
     place = head.ids.index(uid)
     with opened(browser, tmp_path / "explorer.html") as tab:
+        assert tab.text_content("h2") == uid, "what has details is opened first"
         tab.check("#detailed")
         assert listed(tab) == [uid]
-        tab.click("#list a")
         assert tab.text_content("p.hint") == "Neither recording nor alignment is there."
         assert tab.locator(".heatmap td").count() > 1
         said = tab.locator(".ratings tbody td").all_text_contents()

@@ -79,6 +79,7 @@ for (const utterance of data.utterances) {
 
 const filters = ["search", "wrong", "truth", "speaker", "detailed"].map(byId);
 let numShown = AT_ONCE;
+let shownId = ""; // the utterance beside the list
 
 function fillFilters() {
   const distinct = (values) => [...new Set(values)].filter(Boolean).sort().map((value) => [value, value]);
@@ -128,7 +129,7 @@ const chosenId = () => decodeURIComponent(location.hash.slice(1));
 
 function markChosen() {
   for (const link of byId("list").querySelectorAll("a")) {
-    if (link.hash.slice(1) === encodeURIComponent(chosenId())) link.setAttribute("aria-current", "true");
+    if (link.hash.slice(1) === encodeURIComponent(shownId)) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
 }

@@ -2,7 +2,8 @@
 // One utterance: its waveform and segments, what each head said of it, and where co-attention looked.
 
 function showUtterance() {
-  const one = data.utterances.find(({ id }) => id === chosenId()) || data.utterances.find(passes);
+  const found = data.utterances.filter(passes);
+  const one = data.utterances.find(({ id }) => id === chosenId()) || found.find(({ detail }) => detail) || found[0];
   if (!one) return;
   const others = Object.entries(one.fields).filter(([, value]) => value !== one.truth);
   const fields = others.map(([name, value]) => `${name} ${value}`);
@@ -13,6 +14,7 @@ function showUtterance() {
   else parts.push(make("p", { class: "hint" }, "Waveform, segments and attention of this utterance were left out."));
   parts.push(...predictions(one), ...attention(one, sound));
   byId("utterance").replaceChildren(...parts);
+  shownId = one.id;
   markChosen();
   if (location.hash && byId("utterance").getBoundingClientRect().top > innerHeight / 2) byId("utterance").scrollIntoView();
 }
