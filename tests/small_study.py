@@ -23,6 +23,8 @@ FUSION = replace(COATTENTION, head="late-fusion", granularity="utterance", setti
 
 @dataclass(frozen=True)
 class Study:
+    corpus: Path
+    """The manifest of the recordings."""
     cache: Cache
     coattention: Path
     fusion: Path
@@ -44,4 +46,4 @@ def make_study(folder: Path) -> Study:
     cache = Cache(folder / "cache")
     train_head(cache.path, COATTENTION, folder / "coattention")
     train_head(cache.path, FUSION, folder / "fusion")
-    return Study(cache, folder / "coattention", folder / "fusion")
+    return Study(corpus, cache, folder / "coattention", folder / "fusion")

@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from small_cache import make_rows, write_cache
-from small_corpus import DURATIONS_S, IDS, alignment, mmser
+from small_cache import edit_manifest, make_rows, write_cache
+from small_corpus import DURATIONS_S, IDS, alignment, mmser, options_for
 from small_study import COATTENTION, SCRIPT, Study
 
 from mmser.audio import read_audio
 from mmser.cache import Cache
 from mmser.errors import MmserError, ProtocolError
+from mmser.extract.run import extract
+from mmser.manifest import read_manifest
 from mmser.records import Kind, Utterance
 from mmser.report import explorer
 from mmser.report.explorer import write_explorer
@@ -106,6 +108,17 @@ def test_attention_knows_its_words_and_tokens(data: dict[str, Any]) -> None:
         assert (num_words, num_tokens) == (len(spoken), len(looks["tokens"]))
         said = "Hi, a word!" + " yes" * int(one["id"][1:])
         assert "".join(looks["tokens"]) == said.replace(" ", "")
+
+
+def test_tokens_are_those_of_the_transcript_that_the_head_read(study: Study, tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(study.cache.path, tmp_path / "cache"))
+    edit_manifest(cache, lambda table: table.insert(2, "heard", "hey you"))
+    extract(read_manifest(cache / "manifest.csv"), cache, options_for(study.corpus, text_column="heard"))
+    again = replace(COATTENTION, seeds=1, text_stream="text/builtin-tiny@heard")
+    train_head(cache, again, tmp_path / "run")
+    write_explorer([tmp_path / "run"], Cache(cache), tmp_path / "explorer.html")
+    for one in data_of((tmp_path / "explorer.html").read_text(encoding="utf-8"))["utterances"]:
+        assert "".join(one["detail"]["attention"]["0"]["tokens"]) == "heyyou"
 
 
 def test_segments_and_recordings_are_the_corpus_s(study: Study, data: dict[str, Any]) -> None:

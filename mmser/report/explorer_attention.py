@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mmser.cache import Cache, Stream
 from mmser.errors import ProtocolError
+from mmser.extract.options import TEXT_COLUMN
 from mmser.heads import HEADS
 from mmser.manifest import Manifest
 from mmser.records import TIERS
@@ -172,8 +173,9 @@ def _tokens(sources: Sources, manifest: Manifest, ids: Sequence[str]) -> dict[st
     if "start" not in sources.text.columns("token"):
         lengths = zip(ids, _lengths(sources.text, "token", ids), strict=True)
         return {uid: [f"token {i + 1}" for i in range(n)] for uid, n in lengths}
-    known = "text" in manifest.table.columns
-    texts = dict(zip(manifest.ids, manifest.column("text").tolist(), strict=True)) if known else {}
+    column = sources.text.recipe.get("text_column", TEXT_COLUMN)
+    known = column in manifest.table.columns
+    texts = dict(zip(manifest.ids, manifest.column(column).tolist(), strict=True)) if known else {}
     starts, ends = (stored_column(sources.text, "token", name, ids) for name in ("start", "end"))
     spans = {uid: zip(starts.of(uid).tolist(), ends.of(uid).tolist(), strict=True) for uid in ids}
     written = {uid: [texts.get(uid, "")[a:b] for a, b in spans[uid] if a >= 0] for uid in ids}
