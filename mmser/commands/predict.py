@@ -2,7 +2,6 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.align import aligner_options
+from mmser.commands.output import Output, with_output
 from mmser.errors import MmserError
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ def _with_aligner_options(command: Any) -> Any:
 @click.option("--speaker", default="", show_default=False, help="Who speaks in all recordings.")
 @click.option("--fold", help="Of a run folder: only the heads that were tested on this fold. [default: all heads]")
 @click.option("--cache", "cache_path", type=click.Path(path_type=Path), help="Keep the states here, for the next time.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the table here. [default: standard output]")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of CSV: predictions, failures, heads and notes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write it here, .csv or .json. [default: print it]")
 @click.option("--speech-model", help="Where the speech encoder lies, if the head's came from a local FOLDER.")
 @click.option("--text-model", help="The same for the text encoder.")
 @click.option("--batch-seconds", type=float, help="Padded audio in a batch. [default: what suits the device]")
 @_with_aligner_options
+@with_output
 def predict(
     head: str,
     audio: tuple[Path, ...],
@@ -57,7 +57,7 @@ def predict(
     fold: str | None,
     cache_path: Path | None,
     out: Path | None,
-    as_json: bool,
+    output: Output,
     **options: Any,
 ) -> None:
     """What a trained HEAD says of recordings, files or folders of them.
@@ -69,11 +69,10 @@ def predict(
     \b
     mmser predict runs/emodb/speech-probe-utterance-2 recordings/ > emotions.csv
     mmser predict runs/iemocap/coattention-word-mix/heads/coattention-fold0-seed0 hello.wav --text "Hello there."
-    mmser predict runs/iemocap/coattention-word-mix --manifest new.csv --json --out emotions.json
+    mmser predict runs/iemocap/coattention-word-mix --manifest new.csv --out emotions.json
     """
     from mmser.predict import predict_manifest
     from mmser.predict.ensemble import open_ensemble
-    from mmser.show import meter
 
     if out is not None and not out.parent.is_dir():
         raise MmserError(f"--out {out}: its folder is not there; make it first")
@@ -81,11 +80,14 @@ def predict(
     given = {name: value for name, value in options.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     manifest = _manifest(audio, manifest_path, text, text_file, speaker)
     ensemble = open_ensemble(head, fold=fold)
-    with meter() as progress:
+    with output.meter() as progress:
         found = predict_manifest(ensemble, manifest, given, transcribe=transcribe, cache=cache_path, report=progress)
-    _write(found, out, as_json=as_json)
+    value = _value(found)
+    if out is not None:
+        _write(found, value, out)
+    output.give(value, lambda: _show(found, out))
     for note in found.notes:
-        click.echo(f"Note: {note}", err=True)
+        output.say(f"Note: {note}", err=True)
     for uid, reason in found.failures.items():
         click.echo(f"{uid}: {reason}", err=True)
     if found.failures:
@@ -109,21 +111,28 @@ def _manifest(
     return recordings(audio, text=text if text_file is None else read_texts(text_file), speaker=speaker)
 
 
-def _write(found: "Predictions", out: Path | None, *, as_json: bool) -> None:
-    from mmser.train.folder import as_json as fit_for_json
+def _value(found: "Predictions") -> dict[str, Any]:
+    from mmser.train.folder import as_json
+
+    return {
+        "heads": [str(path) for path in found.heads],
+        "predictions": as_json(found.table.to_dict("records")),
+        "notes": list(found.notes),
+        "failures": [{"utterance_id": uid, "reason": reason} for uid, reason in found.failures.items()],
+    }
+
+
+def _write(found: "Predictions", value: dict[str, Any], out: Path) -> None:
     from mmser.train.folder import write_csv, write_json
 
-    value = {
-        "heads": [str(path) for path in found.heads],
-        "predictions": fit_for_json(found.table.to_dict("records")),
-        "failures": found.failures,
-        "notes": list(found.notes),
-    }
-    if out is not None and as_json:
+    if out.suffix.lower() == ".json":
         write_json(out, value)
-    elif out is not None:
+    else:
         write_csv(found.table, out)
-    elif as_json:
-        click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _show(found: "Predictions", out: Path | None) -> None:
+    if out is not None:
+        click.echo(f"{out}: {len(found.table)} recordings")
     else:
         click.echo(found.table.to_csv(index=False, float_format="%.6g"), nl=False)
