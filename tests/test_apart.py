@@ -20,6 +20,7 @@ from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.store import load_head
 from mmser.train import crops
+from mmser.train.apply import apply
 from mmser.train.engine import Run, Targets, Training, outputs, train
 from mmser.train.table import Packed, Table
 
@@ -301,6 +302,7 @@ def test_a_mixture_hears_the_spectrum_beside_speech_and_text(cache: Path, tmp_pa
         frames = stream.packed("frame", utterances=list(trained_on)).values[0].astype(np.float64)
         np.testing.assert_allclose(head.mel.standardise.mean, frames.mean(0), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(head.mel.standardise.std, frames.std(0), rtol=1e-4, atol=1e-4)
+        assert len(apply(folder, Cache(cache)).ids) == len(folds)
 
 
 def test_conditioned_cnn14_rates_dimensions(cache: Path, tmp_path: Path) -> None:

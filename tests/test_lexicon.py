@@ -10,11 +10,13 @@ from click.testing import CliRunner, Result
 from small_cache import edit_manifest
 from small_corpus import make_corpus, run
 
+from mmser.cache import Cache
 from mmser.cli import main
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Sequence
 from mmser.heads.bayesian_coattention import StochasticAttention
 from mmser.heads.store import load_head
+from mmser.train.apply import apply
 from mmser.train.lexicon import Lexicon, read_lexicon, weighed
 from mmser.train.table import Packed, Table
 
@@ -107,6 +109,11 @@ def test_a_head_learns_with_a_lexicon_and_its_folder_keeps_the_weights(cache: Pa
     head, _ = load_head(sorted((out / "heads").iterdir())[0])
     assert head.pairs["word"].text.attention.trust.item() != 1.0
     assert trained(cache, out, "--set", prior, "--lexicon", path).stdout == result.stdout
+    predictions = pd.read_csv(out / "predictions.csv").set_index("utterance_id")
+    for folder in (out / "heads").iterdir():
+        own = predictions[predictions["fold"] == load_head(folder)[1]["fold"]]
+        said = apply(folder, Cache(cache), list(own.index))
+        np.testing.assert_allclose(said.posteriors, own[[f"p_{label}" for label in said.labels]], atol=1e-5)
     changed = trained(cache, out, "--set", prior, "--lexicon", written(tmp_path, "word,weight\nhi,0.2\n"))
     assert changed.exit_code == 1
     assert "the heads here were trained with other weights" in changed.output

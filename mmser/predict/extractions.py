@@ -55,7 +55,7 @@ def _read_by(head: About) -> dict[str, set[str]]:
         found.setdefault(_named(head, kind if head.stream(kind) else "opensmile"), set()).add(granularity)
     if head.kind.needs_text:
         found[_named(head, "text")] = set()
-    if head.kind.needs_mel:
+    if head.kind.needs_mel or head.stream("mel") is not None:
         found[_named(head, "mel")] = set()
     if head.stream("align") is not None:
         found[_named(head, "align")] = set()

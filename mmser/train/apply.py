@@ -17,6 +17,7 @@ from mmser.train.about import About, load_about
 from mmser.train.crops import whole_batches
 from mmser.train.evaluate import by_length
 from mmser.train.features import Sources, alignments, load_table, open_sources
+from mmser.train.lexicon import LEXICON_FILE, read_lexicon, transcripts, weighed
 from mmser.train.table import Table
 
 _BATCH = 32
@@ -116,7 +117,12 @@ def sources_of(head: Head, about: About, cache: Cache) -> Sources:
         name = named("speech" if granularity == "frame" else "pooled", "opensmile")
         speech |= open_sources(cache, [granularity], text=False, speech_stream=name, text_stream=None).speech
     others = open_sources(
-        cache, [], text=kind.needs_text, mel=kind.needs_mel, speech_stream=None, text_stream=named("text")
+        cache,
+        [],
+        text=kind.needs_text,
+        mel=kind.reads_mel(head.options),
+        speech_stream=None,
+        text_stream=named("text"),
     )
     if not kind.links(head.options):
         return Sources(speech, others.text, others.mel)
@@ -132,8 +138,12 @@ def _table(head: Head, about: About, sources: Sources, cache: Cache, ids: Sequen
         manifest = cache.manifest.select(ids)
         known = "speaker" in manifest.table.columns
         table = table.normalised_per_speaker(manifest.column("speaker").tolist() if known else [""] * len(ids))
-    kind = about.kind
-    return table.only(about.granularities, text=kind.needs_text, mel=kind.needs_mel, links=kind.links(head.options))
+    kind, links = about.kind, about.kind.links(head.options)
+    if "lexicon" in links:
+        # heads/<run> of a run folder, which keeps the weights that its heads were trained with
+        lexicon = read_lexicon(about.path.parent.parent / LEXICON_FILE)
+        table = weighed(table, transcripts(cache.manifest, ids), lexicon)
+    return table.only(about.granularities, text=kind.needs_text, mel=kind.reads_mel(head.options), links=links)
 
 
 def _check_widths(head: Head, table: Table, cache: Cache) -> None:
