@@ -105,14 +105,66 @@ def test_merbench_drops_the_axis_of_one_row(tmp_path: Path, manifest: Path, leve
     learns(cache, "--granularity", "frame" if level == "FRA" else "utterance", "--folds", "session", "--layer", "-1")
 
 
-def test_heads_that_need_segments_say_so(tmp_path: Path, manifest: Path) -> None:
+FRAMES_ONLY = "utterances and segments are pooled from frames: read these with --granularity frame"
+
+
+@pytest.mark.parametrize(
+    ("level", "head", "granularity", "message"),
+    [
+        ("FRA", "speech-probe", "word", FRAMES_ONLY),
+        ("FRA", "coattention", "phone", FRAMES_ONLY),
+        ("FRA", "speech-probe", "utterance", FRAMES_ONLY),
+        ("FRA", "aligned-words", "frame", "speech/x was imported, and how long each of its frames lasts is not known"),
+        (
+            "UTT",
+            "speech-probe",
+            "word",
+            "no 'word' states; pooled/x@none holds utterance. Extract with --keep word and",
+        ),
+        ("UTT", "coattention", "frame", "holds no frame states"),
+        ("UTT", "aligned-words", "utterance", "needs the alignments align/none, which are not there"),
+        ("UTT", "cnn14", "utterance", "expected one stream of log-mel frames, found none"),
+    ],
+)
+def test_heads_that_need_what_was_not_imported_say_so(
+    tmp_path: Path, manifest: Path, level: str, head: str, granularity: str, message: str
+) -> None:
+    for name in ("features", "text"):
+        (tmp_path / name).mkdir()
+    for uid in IDS:
+        np.save(tmp_path / "features" / f"{uid}.npy", frames(uid) if level == "FRA" else frames(uid).mean(axis=0))
+        np.save(tmp_path / "text" / f"{uid}.npy", toy_states(uid, "token")[-1, 1:-1])
+    cache = brought(tmp_path / "features", tmp_path, "--manifest", manifest)
+    brought(tmp_path / "text", tmp_path, "--granularity", "token")
+    asked = ["--head", head, "--granularity", granularity, "--layer", "-1", "--out", tmp_path / "no"]
+    result = mmser("train-head", cache, *asked)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+
+
+def test_imported_frames_are_not_pooled_over_an_alignment(tmp_path: Path, manifest: Path) -> None:
+    """Nobody knows whether a frame is 10, 20 or 40 ms."""
+    source = packed(tmp_path / "feats")
+    (tmp_path / "ids.txt").write_text("\n".join(IDS))
+    cache = brought(source, tmp_path, "--manifest", manifest, "--ids", tmp_path / "ids.txt")
+    result = mmser("pool", cache, "--align", "none")
+    assert result.exit_code == 1
+    assert "its frames were imported, and how long each lasts is not known, so they cannot be pooled" in result.stderr
+
+
+def test_the_help_shows_commands_that_work(tmp_path: Path, manifest: Path) -> None:
+    """Imported features are one layer, and a mix, which is the default, takes several."""
     (tmp_path / "features").mkdir()
     for uid in IDS:
         np.save(tmp_path / "features" / f"{uid}.npy", frames(uid))
     cache = brought(tmp_path / "features", tmp_path, "--manifest", manifest)
-    result = mmser("train-head", cache, "--head", "speech-probe", "--granularity", "word", "--out", tmp_path / "no")
-    assert result.exit_code == 1
-    assert "no 'word' states" in result.stderr or "holds no pooled speech states" in result.stderr
+    shown = next(
+        line.split() for line in mmser("cache", "import", "--help").stdout.splitlines() if "train-head" in line
+    )
+    asked = ["--folds", "session", "--seeds", "1", "--epochs", "1", "--out", tmp_path / "run"]
+    result = mmser("train-head", cache, *shown[3:], *asked)
+    assert result.exit_code == 0, result.output
 
 
 # --- emotion2vec: one .npy and .lengths

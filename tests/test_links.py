@@ -154,6 +154,20 @@ def test_frames_alone_take_the_one_alignment(cache: Cache) -> None:
     assert set(replace(sources, speech={}).without(["u1", "nobody"])) == {"nobody"}
 
 
+def test_imported_frames_know_no_times(tmp_path: Path) -> None:
+    """There is an alignment, but whether a frame is 10 or 20 ms is anyone's guess."""
+    run(make_corpus(tmp_path), tmp_path / "cache", keep=("word",))
+    cache = Cache(tmp_path / "cache")
+    (tmp_path / "features").mkdir()
+    for uid in IDS:
+        np.save(tmp_path / "features" / f"{uid}.npy", np.zeros((3, 4), "f4"))
+    import_features(open_foreign(tmp_path / "features"), cache.path, "other", cache.manifest)
+    given = {"text": True, "speech_stream": None, "text_stream": None}
+    with pytest.raises(ProtocolError, match="speech/other was imported, and how long each of its frames lasts is not"):
+        open_sources(Cache(cache.path), ["frame"], linked=True, **given)
+    assert open_sources(Cache(cache.path), ["frame"], **given).speech["frame"].imported
+
+
 def test_imported_tokens_know_no_words(tmp_path: Path) -> None:
     run(make_corpus(tmp_path), tmp_path / "cache", keep=("word",))
     cache = Cache(tmp_path / "cache")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmser import __version__
 from mmser.cache.foreign import Foreign
-from mmser.cache.schema import STATES, Column, stream_folder_name
+from mmser.cache.schema import IMPORTED, STATES, Column, stream_folder_name
 from mmser.cache.shard_writer import ShardWriter
 from mmser.cache.writer import StreamWriter
 from mmser.errors import CacheError
@@ -103,7 +103,7 @@ def import_features(
         raise CacheError(f"the export names {len(layers)} layers, its features have {num_layers}; export them again")
     stored = dtype or ("float16" if source.dtype.itemsize == 2 else "float32")
     column = Column(DTYPES[stored], num_layers, dim)
-    recipe = {"imported from": source.origin, "granularity": granularity, "layers": layers, "dtype": stored, "dim": dim}
+    recipe = {IMPORTED: source.origin, "granularity": granularity, "layers": layers, "dtype": stored, "dim": dim}
     folder = stream_folder_name(name)
     stream = {"frame": f"speech/{folder}", "utterance": f"pooled/{folder}@none", "token": f"text/{folder}"}[granularity]
     cache.mkdir(parents=True, exist_ok=True)

@@ -58,6 +58,9 @@ KINDS: Final = ("speech", "text", "align", "pooled", "mel", "opensmile")
 STATES: Final = "states"
 """The one column that has a leading layer axis."""
 
+IMPORTED: Final = "imported from"
+"""The key of a recipe that says that the states were made elsewhere."""
+
 MAX_TEXT: Final = 1 << 12
 """Bytes of one text (an id, a word, a phone) at most: a width that a file claims is a width that readers reserve."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmser.cache.json_files import read_json
-from mmser.cache.schema import RECIPE_FILE, STATES, Column
+from mmser.cache.schema import IMPORTED, RECIPE_FILE, STATES, Column
 from mmser.cache.shard import Shard
 from mmser.cache.stream_files import check_head, shard_paths
 from mmser.errors import CacheError
@@ -125,6 +125,11 @@ class Stream:
     def layers(self) -> list[int]:
         """The encoder layers that are stored, by the encoder's own numbers (0 is the input of its first block)."""
         return list(self.recipe.get("layers", []))
+
+    @property
+    def imported(self) -> bool:
+        """Whether its states were made elsewhere: which spans of the sound or the text they stand for is not known."""
+        return IMPORTED in self.recipe
 
     def digests(self, source: str) -> dict[str, str]:
         """For each utterance, the digest of the ``audio``, ``text`` or ``alignment`` it was made from."""

@@ -177,7 +177,7 @@ def import_(
 
     \b
     mmser cache import features/ --cache cache/emodb --name emotion2vec --manifest emodb.csv
-    mmser train-head cache/emodb --head speech-probe --granularity utterance
+    mmser train-head cache/emodb --head speech-probe --granularity frame --layer -1
     mmser cache import unaligned_50.pkl --cache cache/mosi --name covarep --own-manifest
     mmser cache import unaligned_50.pkl --cache cache/mosi --name bert --key text
     """

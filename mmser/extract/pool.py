@@ -155,6 +155,11 @@ def _frames(cache: Cache, encoder: str | None) -> Stream:
     stream = cache.stream(f"speech/{encoder or there[0]}")
     if not len(stream):
         raise CacheError(f"{stream.folder} is still empty; {hint}")
+    if stream.imported:
+        raise CacheError(
+            f"{stream.folder}: its frames were imported, and how long each lasts is not known, so they cannot be "
+            f"pooled; {hint}, or train on the frames themselves (--granularity frame)"
+        )
     return stream
 
 

@@ -16,8 +16,9 @@ from mmser.heads.batch import Batch
 from mmser.train.about import About, load_about
 from mmser.train.crops import whole_batches
 from mmser.train.evaluate import by_length
-from mmser.train.features import Sources, alignments, load_table, open_sources
+from mmser.train.features import Sources, load_table, open_sources
 from mmser.train.lexicon import LEXICON_FILE, read_lexicon, transcripts, weighed
+from mmser.train.links import alignments
 from mmser.train.table import Table
 
 _BATCH = 32

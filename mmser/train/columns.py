@@ -6,6 +6,9 @@ import numpy as np
 
 from mmser.cache import PackedColumn, Stream
 
+DESCRIPTORS = "opensmile"
+"""The kind of streams that take the place of an encoder's states and have no layers to choose from."""
+
 
 def stored_column(
     stream: Stream,

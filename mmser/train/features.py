@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 from mmser.cache import Cache, PackedColumn, Stream
 from mmser.errors import ProtocolError
 from mmser.records import TIERS
-from mmser.train.columns import stored_column
-from mmser.train.links import Linker
+from mmser.train.columns import DESCRIPTORS, stored_column
+from mmser.train.links import Linker, alignments
 from mmser.train.table import Packed, Table
 
 MIX = "mix"
 """The layer asked for where a head is to learn a weighted sum of all layers."""
-
-DESCRIPTORS = "opensmile"
-"""The kind of streams that take the place of an encoder's states and have no layers to choose from."""
 
 _OF_EVERY = ("frame", "utterance")
 """Granularities that every utterance has states of, aligned or not."""
@@ -136,27 +133,6 @@ def open_sources(
     )
 
 
-def alignments(cache: Cache, speech: dict[str, Stream]) -> Stream:
-    """The alignments that the pooled states were made from; for frames alone, the only ones that there are."""
-    other = [stream.name for stream in speech.values() if stream.name.startswith(f"{DESCRIPTORS}/")]
-    if other:
-        raise ProtocolError(f"a head that reads words or positions takes an encoder's states, not those of {other[0]}")
-    names = sorted({f"align/{s.name.rpartition('@')[2]}" for s in speech.values() if s.name.startswith("pooled/")})
-    names = names or [name for name in cache.stream_names if name.startswith("align/")]
-    if len(names) != 1:
-        raise ProtocolError(
-            f"{cache.path}: a head that reads words or positions needs one alignment to link frames to words; there "
-            f"are {', '.join(names) or 'none'}. Name pooled speech beside the frames (--granularity frame,word), or "
-            "extract with --align"
-        )
-    if names[0] not in cache.stream_names:
-        raise ProtocolError(
-            f"{cache.path}: a head that reads words or positions needs the alignments {names[0]}, which are not there; "
-            "extract with --align"
-        )
-    return cache.stream(names[0])
-
-
 def _log_mel(cache: Cache) -> Stream:
     found = [name for name in cache.stream_names if name.startswith("mel/")]
     if len(found) != 1:
@@ -174,9 +150,15 @@ def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
     if not found:
         what = {"speech": "frame", "pooled": "pooled speech", "text": "token"}[kind]
         hint = {"speech": "--keep frame", "pooled": "--speech-model", "text": "--text-model"}[kind]
+        frames = kind == "pooled" and any(name.startswith("speech/") for name in cache.stream_names)
         raise ProtocolError(
             f"{cache.path}: holds no {what} states (streams: {', '.join(cache.stream_names) or 'none'}); "
-            f"extract them first (mmser extract ... {hint})"
+            + (
+                "utterances and segments are pooled from frames: read these with --granularity frame, or "
+                if frames
+                else ""
+            )
+            + f"extract them first (mmser extract ... {hint})"
         )
     if len(found) > 1:
         raise ProtocolError(f"{cache.path}: several streams would do: {', '.join(found)}; choose one with {option}")

@@ -1,14 +1,45 @@
 """Which word of the transcript each state belongs to, and when it was spoken: the alignment ties speech to text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmser.cache import PackedColumn, Stream
+from mmser.cache import Cache, PackedColumn, Stream
 from mmser.errors import ProtocolError
-from mmser.train.columns import stored_column
+from mmser.train.columns import DESCRIPTORS, stored_column
 from mmser.units import FrameGrid
+
+
+def alignments(cache: Cache, speech: Mapping[str, Stream]) -> Stream:
+    """The alignments that the pooled states were made from; for frames alone, the only ones that there are.
+
+    Raises:
+        ProtocolError: there is none, or no single one, or the states were made elsewhere and nobody knows when.
+    """
+    other = [stream.name for stream in speech.values() if stream.name.startswith(f"{DESCRIPTORS}/")]
+    if other:
+        raise ProtocolError(f"a head that reads words or positions takes an encoder's states, not those of {other[0]}")
+    imported = [stream.name for granularity, stream in speech.items() if granularity == "frame" and stream.imported]
+    if imported:
+        raise ProtocolError(
+            f"{imported[0]} was imported, and how long each of its frames lasts is not known; a head that links speech "
+            "and text by words or times needs frames of mmser extract --keep frame"
+        )
+    names = sorted({f"align/{s.name.rpartition('@')[2]}" for s in speech.values() if s.name.startswith("pooled/")})
+    names = names or [name for name in cache.stream_names if name.startswith("align/")]
+    if len(names) != 1:
+        raise ProtocolError(
+            f"{cache.path}: a head that reads words or positions needs one alignment to link frames to words; there "
+            f"are {', '.join(names) or 'none'}. Name pooled speech beside the frames (--granularity frame,word), or "
+            "extract with --align"
+        )
+    if names[0] not in cache.stream_names:
+        raise ProtocolError(
+            f"{cache.path}: a head that reads words or positions needs the alignments {names[0]}, which are not there; "
+            "extract with --align"
+        )
+    return cache.stream(names[0])
 
 
 class Linker:
