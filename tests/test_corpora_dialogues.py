@@ -242,6 +242,37 @@ def test_msp_podcast_older_releases_write_it_otherwise(podcast: Path) -> None:
         read_corpus("msp-podcast", Request(podcast))
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        # 1.7 to 1.12, before, and 2.0
+        'FileName,EmoDetail\n{0},"WORKER00000001; Other-tired; Concerned,Confused; A:3.0; V:3.0; D:4.0;"\n'
+        '{0},"WORKER00000002; Neutral; ; A:3.0; V:3.0;"\n{0},"WORKER00000002; Neutral; ; A:3.0; V:3.0;"\n',
+        "FileName,Workers,EmoClass_Major,EmoClass_Second,EmoAct\n"
+        '{0},WORKER1,Other-tired,"Concerned,Confused",3\n{0},WORKER2,Neutral,,3\n{0},WORKER2,Neutral,,3\n',
+        "FileName,WorkerID,EmoClass_Major,EmoClass_Second,EmoAct\n{0},1,Other-tired,,3\n{0},2,Neutral,,3\n{0},2,Neutral,,3\n",
+    ],
+    ids=["1.7", "1.6", "2.0"],
+)
+def test_msp_podcast_has_the_same_votes_in_its_detailed_table(podcast: Path, table: str) -> None:
+    blocks = read_corpus("msp-podcast", Request(podcast), "dimensional").manifest.table
+    (podcast / "Labels" / "labels.txt").unlink()
+    write_text(podcast / "Labels" / "labels_detailed.csv", table.format("MSP-PODCAST_0001_0008.wav"))
+    pd.testing.assert_frame_equal(read_corpus("msp-podcast", Request(podcast), "dimensional").manifest.table, blocks)
+    write_text(podcast / "Labels" / "labels_detailed.csv", "FileName,EmoClass\nMSP-PODCAST_0001_0008.wav,N\n")
+    with pytest.raises(ManifestError, match=r"labels_detailed.csv: has no column 'EmoDetail' or 'EmoClass_Major'"):
+        read_corpus("msp-podcast", Request(podcast))
+    write_text(podcast / "Labels" / "labels_detailed.csv", "FileName,EmoDetail\nMSP-PODCAST_0001_0008.wav,WORKER1\n")
+    warnings = read_corpus("msp-podcast", Request(podcast)).manifest.warnings
+    assert "MSP-Podcast: 1 judgements in labels_detailed.csv name no label: 'MSP-PODCAST_0001_0008'" in warnings
+    (podcast / "Labels" / "labels_detailed.csv").unlink()
+    reading = read_corpus("msp-podcast", Request(podcast), "dimensional")
+    assert "votes_N" not in reading.manifest.table
+    assert any(
+        "neither labels.txt nor labels_detailed.csv is there" in warning for warning in reading.manifest.warnings
+    )
+
+
 MELD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\r\n"
 
 

@@ -125,6 +125,25 @@ def test_rates_are_compared_with_the_published_ones(healthy: pd.DataFrame, tmp_p
     assert "published at 16000 Hz" in wrong.message
 
 
+def test_a_rate_that_one_recording_is_known_to_have_is_no_problem(tmp_path: Path) -> None:
+    names = ["MSP-PODCAST_1023_0234", "MSP-PODCAST_1023_0235"]
+    write_noise(tmp_path / f"{names[0]}.wav", seconds=1)
+    write_noise(tmp_path / f"{names[1]}.wav", seconds=1, rate=44_100, channels=2)
+    table = pd.DataFrame({"utterance_id": names, "audio": [f"{name}.wav" for name in names], "speaker": ["1", "2"]})
+    diagnosis = examine(table, tmp_path, corpus="msp-podcast:dimensional")
+    assert diagnosis.problems == []
+    assert note(diagnosis, "channels").utterances == (names[1],)
+    write_noise(tmp_path / f"{names[0]}.wav", seconds=1, rate=44_100)
+    assert only_problem(examine(table, tmp_path, corpus="msp-podcast:dimensional")).utterances == (names[0],)
+
+
+def test_unlike_channels(healthy: pd.DataFrame, tmp_path: Path) -> None:
+    write_noise(tmp_path / "a0angry.wav", seconds=1, channels=2)
+    found = note(examine(healthy, tmp_path), "channels")
+    assert found.message == "numbers of channels differ: 31 of 1, 1 of 2"
+    assert found.utterances == ("a0angry",)
+
+
 def test_a_transcript_that_cannot_be_said_in_time(healthy: pd.DataFrame, tmp_path: Path) -> None:
     healthy.loc[3, "text"] = "a word and another " * 4  # 60 letters in 1 s; 45 would do
     assert only_problem(examine(healthy, tmp_path)).utterances == (healthy["utterance_id"][3],)
@@ -272,6 +291,7 @@ def test_the_command(healthy: pd.DataFrame, tmp_path: Path) -> None:
     assert well.exit_code == 0, well.output
     assert "m.csv: 32 utterances\n  label: 16 angry, 16 sad\n" in well.stdout
     assert "Note (excluded): 2 left out: its recording is not there\n    x, y\n" in well.stdout
+    assert f"{tmp_path / 'm.excluded.csv'} names all 2 that are left out, and why\n" in well.stdout
     assert well.stdout.endswith("No problems\n")
     (tmp_path / "b1sad.wav").write_bytes((tmp_path / "a0angry.wav").read_bytes())
     ill = run(path)

@@ -60,6 +60,7 @@ def doctor(manifest_path: Path, cache_path: Path | None, corpus: str, no_audio: 
 
 def show_diagnosis(diagnosis: "Diagnosis", manifest_path: Path) -> None:
     """Print the counts, the problems and then the notes."""
+    from mmser.corpora.corpus import excluded_path
     from mmser.show import counted
 
     click.echo(f"{manifest_path}: {diagnosis.num_utterances} utterances")
@@ -69,6 +70,8 @@ def show_diagnosis(diagnosis: "Diagnosis", manifest_path: Path) -> None:
         click.echo(f"  {column}: {f'{len(named)} values' if many else counted(named)}")
     for finding in (*diagnosis.problems, *(one for one in diagnosis.findings if one not in diagnosis.problems)):
         _show(finding)
+    if diagnosis.excluded:
+        click.echo(f"{excluded_path(manifest_path)} names all {len(diagnosis.excluded)} that are left out, and why")
     number = len(diagnosis.problems)
     click.echo(f"{number} problem{'' if number == 1 else 's'}" if number else "No problems")
 

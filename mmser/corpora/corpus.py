@@ -90,6 +90,8 @@ class Corpus:
     """By name; the first is the default."""
     rates: frozenset[int] = frozenset()
     """Sample rates of the recordings as published, Hz; empty: not known."""
+    odd_rates: Mapping[str, int] = field(default_factory=dict)
+    """Of single recordings that are published at another one, by utterance id."""
     shared_speakers: str = ""
     """Why its own parts share speakers, where they do."""
     protocol: str = ""

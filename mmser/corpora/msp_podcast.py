@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmser.corpora.corpus import Corpus, Found, LabelSet, Published, Request
-from mmser.corpora.files import files_in, number, present, relative, rows_of, text_of
+from mmser.corpora.files import files_in, listed, number, present, relative, rows_of, text_of
 from mmser.errors import ManifestError
 
 LABEL_FOLDERS = ("Labels", "labels", "label")
@@ -34,8 +34,14 @@ CODES = {
 
 _COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
 
+VOTE_FILES = ("labels.txt", "labels_detailed.csv")
+"""Workers' judgements one by one, in two forms of which either will do."""
+
 _WORKER = re.compile(r"WORKER\d+;\s*(?P<label>[A-Za-z]+)", re.ASCII)
 """A worker's line in ``labels.txt``; the first label is the primary one, and ``Other-tired`` is Other."""
+
+_PRIMARY = re.compile(r"(?P<label>[A-Za-z]+)", re.ASCII)
+"""The same where it has a column of its own."""
 
 _OF_WORD = {word: code for code, word in CODES.items() if word}
 
@@ -59,7 +65,7 @@ def read_msp_podcast(request: Request) -> Found:
         )
     audio = present(request.folder, ("Audios", "Audio", "audios")) or request.folder / "Audios"
     recordings = files_in(audio, ".wav")
-    votes = _votes(labels / "labels.txt")
+    votes = _votes(labels, found)
     spoken = _transcripts(request.folder, found)
     rated = _consensus(consensus)
     for name, labelled in rated.items():
@@ -127,11 +133,17 @@ def _transcripts(folder: Path, found: Found) -> dict[str, Path]:
     return files_in(home, ".txt")
 
 
-def _votes(path: Path) -> dict[str, Counter[str]]:
-    """Workers' primary labels by turn, from ``labels.txt``; none where it is not there."""
+def _votes(labels: Path, found: Found) -> dict[str, Counter[str]]:
+    """Workers' primary labels by turn; none where no file of them is there."""
+    path = present(labels, VOTE_FILES)
+    if path is None:
+        found.warnings.append(f"MSP-Podcast: neither {' nor '.join(VOTE_FILES)} is there: workers' votes are not known")
+        return {}
+    return _votes_of_table(path, found) if path.suffix == ".csv" else _votes_of_blocks(path)
+
+
+def _votes_of_blocks(path: Path) -> dict[str, Counter[str]]:
     votes: dict[str, Counter[str]] = {}
-    if not path.is_file():
-        return votes
     turn = ""
     for line in text_of(path).splitlines():
         if line.startswith("MSP-PODCAST"):
@@ -139,6 +151,22 @@ def _votes(path: Path) -> dict[str, Counter[str]]:
             votes[turn] = Counter()
         elif turn and (worker := _WORKER.match(line.strip())):
             votes[turn][_OF_WORD.get(worker["label"], "O")] += 1
+    return votes
+
+
+def _votes_of_table(path: Path, found: Found) -> dict[str, Counter[str]]:
+    """A row a judgement: 1.7 to 1.12 have the worker's line in one cell, releases before and after a column a label."""
+    rows = rows_of(path, ("FileName",))
+    column, pattern = ("EmoDetail", _WORKER) if rows and "EmoDetail" in rows[0] else ("EmoClass_Major", _PRIMARY)
+    if rows and column not in rows[0]:
+        raise ManifestError(f"{path}: has no column 'EmoDetail' or 'EmoClass_Major'; expected the release's own file")
+    votes: dict[str, Counter[str]] = {}
+    told = [(row["FileName"].removesuffix(".wav"), pattern.match(row[column])) for row in rows]
+    for turn, worker in told:
+        if worker is not None:
+            votes.setdefault(turn, Counter())[_OF_WORD.get(worker["label"], "O")] += 1
+    if without := [turn for turn, worker in told if worker is None]:
+        found.warnings.append(f"MSP-Podcast: {len(without)} judgements in {path.name} name no label: {listed(without)}")
     return votes
 
 
@@ -172,6 +200,7 @@ MSP_PODCAST = Corpus(
         "dimensional": LabelSet(classes={code: code for code in (*_EIGHT, "O")}, keep_all=True, published=_RELEASES),
     },
     rates=frozenset({16_000}),
+    odd_rates={"MSP-PODCAST_1023_0235": 44_100},
     shared_speakers="Test1, Test2 and Test3 share speakers with each other: they are never joined",
     protocol="msp-podcast",
 )

@@ -77,7 +77,11 @@ def _flat(channel: NDArray[np.float32], full_scale: float) -> int:
 
 
 def judge_recordings(
-    heard: Mapping[str, Heard], labels: Mapping[str, str], rates: frozenset[int], limits: Limits
+    heard: Mapping[str, Heard],
+    labels: Mapping[str, str],
+    rates: frozenset[int],
+    odd_rates: Mapping[str, int],
+    limits: Limits,
 ) -> list[Finding]:
     """What is wrong with the recordings.
 
@@ -85,13 +89,15 @@ def judge_recordings(
         heard: by utterance id.
         labels: the same utterances' labels, "" where not known.
         rates: sample rates the corpus is published with; empty: not known.
+        odd_rates: recordings known to have another one.
         limits: where the usual ends.
     """
     usable = {uid: one for uid, one in heard.items() if not one.error}
     findings = [
         *_unusable(heard),
         *_duplicates(usable, labels),
-        *_wrong_rates(usable, rates),
+        *_wrong_rates(usable, rates, odd_rates),
+        *_channels(usable),
     ]
     if long := [uid for uid, one in usable.items() if one.duration_s > limits.long_s]:
         longest = max(long, key=lambda uid: usable[uid].duration_s)
@@ -157,10 +163,10 @@ def _duplicates(heard: Mapping[str, Heard], labels: Mapping[str, str]) -> list[F
     ]
 
 
-def _wrong_rates(heard: Mapping[str, Heard], rates: frozenset[int]) -> list[Finding]:
+def _wrong_rates(heard: Mapping[str, Heard], rates: frozenset[int], odd_rates: Mapping[str, int]) -> list[Finding]:
     counts = Counter(one.rate for one in heard.values())
     findings = []
-    wrong = [uid for uid, one in heard.items() if rates and one.rate not in rates]
+    wrong = [uid for uid, one in heard.items() if rates and one.rate not in rates and one.rate != odd_rates.get(uid)]
     if wrong:
         there = ", ".join(f"{number} at {rate} Hz" for rate, number in counts.most_common())
         findings.append(
@@ -187,3 +193,19 @@ def _wrong_rates(heard: Mapping[str, Heard], rates: frozenset[int]) -> list[Find
             )
         )
     return findings
+
+
+def _channels(heard: Mapping[str, Heard]) -> list[Finding]:
+    counts = Counter(one.channels for one in heard.values()).most_common()
+    if len(counts) < 2:
+        return []
+    there = ", ".join(f"{number} of {channels}" for channels, number in counts)
+    return [
+        Finding(
+            "channels",
+            NOTE,
+            f"numbers of channels differ: {there}",
+            "they are averaged; see that no class has its own, and that no other speaker is on one of them",
+            tuple(uid for uid, one in heard.items() if one.channels != counts[0][0]),
+        )
+    ]
