@@ -17,7 +17,7 @@ from mmser.cache import Cache
 from mmser.cli import main
 from mmser.commands import EXIT_PROBLEMS
 from mmser.corpora import CORPORA
-from mmser.corpora.corpus import write_excluded
+from mmser.corpora.corpus import miscounted, write_excluded
 from mmser.doctor import Diagnosis, Finding, diagnose
 from mmser.doctor.findings import NOTE, PROBLEM
 from mmser.doctor.texts import num_letters
@@ -252,6 +252,22 @@ def test_iemocap_as_published_has_the_published_counts(tmp_path: Path) -> None:
         "IEMOCAP: found 1707 utterances of label 'neu', expected 1708 as published",
         "IEMOCAP: found 1084 utterances of session 'Ses01', expected 1085 as published",
     ]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "labels", "parts"),
+    [
+        ("cmu-mosi", "sentiment3", (1_284, 229, 686)),
+        ("cmu-mosei", "sentiment7", (16_327, 1_871, 4_662)),
+        ("cmu-mosei", "sentiment7", (16_326, 1_871, 4_659)),
+        ("cmu-mosei", "emotion6", (16_327, 1_871, 4_662)),
+    ],
+)
+def test_either_list_of_a_corpus_has_published_counts(corpus: str, labels: str, parts: tuple[int, ...]) -> None:
+    split = [name for name, number in zip(("train", "dev", "test"), parts, strict=True) for _ in range(number)]
+    label_set = CORPORA[corpus].label_sets[labels]
+    assert miscounted("X", label_set, pd.DataFrame({"split": split})) == []
+    assert miscounted("X", label_set, pd.DataFrame({"split": split[:-1]})) != []
 
 
 def test_a_cache_that_lacks_and_contradicts(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Two forms are read: ``label.csv`` and clips, as the tool MMSA hands them round, 
 ``CMU_MOSEI_Labels.csv`` that s3prl made of the release's labels, with the recordings of whole videos.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +184,20 @@ _SENTIMENTS = {
     "sentiment7": LabelSet(column="sentiment7"),
 }
 
+_OF_MOSI = Published(2_199, {"split": {"train": 1_284, "dev": 229, "test": 686}})
+
+_OF_S3PRL = Published(22_860, {"split": {"train": 16_327, "dev": 1_871, "test": 4_662}}, release="CMU_MOSEI_Labels.csv")
+_OF_MMSA = Published(22_856, {"split": {"train": 16_326, "dev": 1_871, "test": 4_659}}, release="label.csv")
+
+
+def _sentiment_sets(*published: Published) -> dict[str, LabelSet]:
+    return {name: replace(label_set, published=published) for name, label_set in _SENTIMENTS.items()}
+
+
 CMU_MOSI = Corpus(
     title="CMU-MOSI",
     read=read_mosi,
-    label_sets={
-        name: LabelSet(column=one.column, note=one.note, published=(Published(2_199),))
-        for name, one in _SENTIMENTS.items()
-    },
+    label_sets=_sentiment_sets(_OF_MOSI),
     protocol="cmu-sentiment",
 )
 
@@ -197,21 +205,10 @@ CMU_MOSEI = Corpus(
     title="CMU-MOSEI",
     read=read_mosei,
     label_sets={
-        **{
-            name: LabelSet(
-                column=one.column,
-                note=one.note,
-                published=(
-                    Published(
-                        22_860,
-                        {"split": {"train": 16_327, "dev": 1_871, "test": 4_662}},
-                        release="CMU_MOSEI_Labels.csv",
-                    ),
-                ),
-            )
-            for name, one in _SENTIMENTS.items()
-        },
-        "emotion6": LabelSet(note="the strongest emotion, happy where all six are zero"),
+        **_sentiment_sets(_OF_S3PRL, _OF_MMSA),
+        "emotion6": LabelSet(
+            published=(_OF_S3PRL,), note="the strongest emotion, happy where all six are zero; not in label.csv"
+        ),
     },
     protocol="cmu-sentiment",
 )
