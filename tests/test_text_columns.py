@@ -44,6 +44,28 @@ def cache(corpus: Path) -> Path:
     return path
 
 
+def test_one_ablation_compares_both(cache: Path, tmp_path: Path) -> None:
+    """Each cell says what a run on its stream alone says."""
+    grid = (
+        '[base]\nhead = "text-probe"\nfolds = "speaker"\nseeds = 1\nepochs = 2\n\n[axes]\ntext_stream = ["{}", "{}"]\n'
+    )
+    (tmp_path / "texts.toml").write_text(grid.format(GOLD, HEARD))
+    result = mmser("ablate", cache, tmp_path / "texts.toml", "--out", tmp_path / "both")
+    assert result.exit_code == 0, result.output
+    cells = json.loads((tmp_path / "both" / "ablation.json").read_text())["cells"]
+    assert [cell["experiment"]["text_stream"] for cell in cells] == [GOLD, HEARD]
+    answers = []
+    for number, cell in enumerate(cells):
+        alone = ["--head", "text-probe", "--folds", "speaker", "--seeds", 1, "--epochs", 2, "--device", "cpu"]
+        stream = ["--text-stream", cell["experiment"]["text_stream"], "--out", tmp_path / f"alone{number}"]
+        assert mmser("train-head", cache, *alone, *stream).exit_code == 0
+        answers.append(pd.read_csv(tmp_path / f"alone{number}" / "predictions.csv"))
+        pd.testing.assert_frame_equal(
+            pd.read_csv(tmp_path / "both" / "cells" / cell["name"] / "predictions.csv"), answers[-1]
+        )
+    assert not answers[0].equals(answers[1])
+
+
 def test_each_stream_holds_the_states_of_its_own_column(cache: Path, corpus: Path) -> None:
     opened, manifest = Cache(cache), read_manifest(corpus)
     assert opened.stream(HEARD).recipe["text_column"] == "asr_text"
