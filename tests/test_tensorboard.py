@@ -112,6 +112,23 @@ def test_runs_that_were_finished_without_are_told_from_their_histories(cache: Pa
             assert len(list((tmp_path / "tensorboard" / run).iterdir())) == 1
 
 
+def test_cells_of_an_ablation_are_told_those_that_were_finished_before_too(cache: Path, tmp_path: Path) -> None:
+    grid, folder = tmp_path / "my.toml", tmp_path / "run"
+    asked = ["ablate", str(cache), str(grid), "--out", str(folder)]
+    text = '[base]\nhead = "speech-probe"\nepochs = 2\n[axes]\nlayer = [0, 9]\n'
+    grid.write_text(text)
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert not list(folder.glob("cells/*/tensorboard"))
+    grid.write_text(text.replace("[0, 9]", "[0, 9, 4]"))
+    result = CliRunner().invoke(main, [*asked, "--tensorboard"])
+    assert f"To look at: tensorboard --logdir {folder / 'cells'}" in result.stdout
+    for cell in ("0", "9", "4"):
+        facts = stored(folder / "cells" / cell)
+        assert len(facts) == 6
+        for run, own in facts.items():
+            assert_told(folder / "cells" / cell, run, own)
+
+
 def test_a_loss_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
     events = EventLog(tmp_path)
     events.epoch("film-fold0-seed0", Epoch(1, math.nan, 0.25))
@@ -137,3 +154,6 @@ def test_without_the_extra_nothing_is_trained(cache: Path, tmp_path: Path, monke
     assert not (tmp_path / "run").exists()
     with pytest.raises(MmserError, match="needs the package tensorboard"):
         EventLog(tmp_path)
+    asked = ["ablate", str(cache), "--preset", "layers", "--out", str(tmp_path / "run"), "--tensorboard"]
+    assert "needs the package tensorboard" in CliRunner().invoke(main, asked).stderr
+    assert not (tmp_path / "run").exists()

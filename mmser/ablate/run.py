@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmser.train.compare import read_json
 from mmser.train.folder import locked
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 from mmser.train.run import train_heads
+from mmser.train.tensorboard import EventLog, check_installed
 
 HEADS = "heads, in epochs"
 """What progress is counted in."""
@@ -42,6 +44,7 @@ def ablate(
     command: str = "",
     report: Callable[[str, int, int], Any] = lambda *_: None,
     say: Callable[[str], Any] = lambda _: None,
+    tensorboard: bool = False,
 ) -> Ablation:
     """Train what a plan names, each cell into a run folder of its own.
 
@@ -56,17 +59,25 @@ def ablate(
         command: how it was asked for, as a record.
         report: told how far it is.
         say: told what each cell came to.
+        tensorboard: whether to write event files into each cell (:mod:`mmser.train.tensorboard`), those that were
+            finished before included.
 
     Raises:
         ProtocolError: another process is at work in the folder.
+        MmserError: event files are asked for, and the package for them is not installed.
     """
+    if tensorboard:
+        check_installed()
     with locked(folder):
         write_ablation(folder, grid, cache_path, command)
+        for cell in plan.finished if tensorboard else ():
+            EventLog(cell_folder(folder, cell.name)).restore_all()
         failures = dict(plan.failures)
         lent = trained_heads(folder, grid.cells)
         count = _Count(report, sum(group.epochs for group in plan.groups))
         for group in plan.groups:
-            failed = _train(cache_path, group.cells, folder, lent, count.of_group(group.epochs))
+            train = partial(train_heads, cache_path, lent=lent, tensorboard=tensorboard)
+            failed = _train(train, group.cells, folder, count.of_group(group.epochs))
             failures |= failed
             lent |= trained_heads(folder, group.cells)
             for cell in group.cells:
@@ -77,22 +88,18 @@ def ablate(
 
 
 def _train(
-    cache_path: Path,
-    cells: Sequence[Cell],
-    folder: Path,
-    lent: Mapping[str, Path],
-    report: Callable[[str, int, int], Any],
+    train: Callable[..., Any], cells: Sequence[Cell], folder: Path, report: Callable[[str, int, int], Any]
 ) -> dict[str, str]:
     """Train cells as one; where that fails, one by one, so that it is known which fails, and why."""
     folders = [cell_folder(folder, cell.name) for cell in cells]
     try:
-        train_heads(cache_path, [cell.experiment for cell in cells], folders, report=report, lent=lent)
+        train([cell.experiment for cell in cells], folders, report=report)
     except (MmserError, torch.OutOfMemoryError) as error:
         if len(cells) == 1:
             return {cells[0].name: str(error)}
         failed: dict[str, str] = {}
         for cell in cells:
-            failed |= _train(cache_path, [cell], folder, lent, report)
+            failed |= _train(train, [cell], folder, report)
         return failed
     return {}
 

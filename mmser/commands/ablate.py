@@ -4,6 +4,7 @@
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--protocol", type=click.Choice(list(PRESETS)), help="In place of the one in [base].")
 @click.option("--seeds", type=click.IntRange(min=1), help="In place of those in [base].")
 @click.option("--set-base", multiple=True, metavar="NAME=VALUE", help="Any option of [base]: epochs=20.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into each cell.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--list-presets", is_flag=True, help="Name the presets and stop.")
 @click.option("--show-preset", metavar="NAME", help="Print a preset, to be edited, and stop.")
@@ -35,6 +37,7 @@ def ablate(
     grid_path: Path | None,
     preset: str | None,
     out: Path | None,
+    tensorboard: bool,
     dry_run: bool,
     list_presets: bool,
     show_preset: str | None,
@@ -71,9 +74,12 @@ def ablate(
     if dry_run:
         return
     command = shlex.join(["mmser", *sys.argv[1:]])
+    train = partial(run, cache_path, grid, plan, folder, command=command, tensorboard=tensorboard)
     with meter() as progress:
-        done = run(cache_path, grid, plan, folder, command=command, report=progress, say=progress.say)
+        done = train(report=progress, say=progress.say)
     _show_ablation(grid, done)
+    if tensorboard:
+        click.echo(f"To look at: tensorboard --logdir {folder / 'cells'}")
     if done.failures:
         sys.exit(EXIT_SOME_FAILED)
 

@@ -74,6 +74,10 @@ class EventLog:
                 self.epoch(run, Epoch(line["epoch"], _number(line["train_loss"]), _number(line["dev_score"])))
             self.finish(run, facts)
 
+    def restore_all(self) -> None:
+        """Write all runs of the folder that are finished."""
+        self.restore(path.parent.name for path in sorted(self._heads.glob("*/config.json")))
+
     def _begin(self, run: str) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
