@@ -229,6 +229,37 @@ def test_heads_are_called_as_in_the_report(study: Study, tmp_path: Path) -> None
         read_answers([study.coattention, study.coattention])
 
 
+def test_many_heads_are_the_best_and_the_others_are_named(study: Study, tmp_path: Path) -> None:
+    path, folders = tmp_path / "explorer.html", [study.fusion, study.coattention]
+    by_score = sorted(read_answers(folders), key=lambda one: -one.score)
+    explored = write_explorer(folders, study.cache, path, most=2)
+    shown = [head["name"] for head in data_of(path.read_text(encoding="utf-8"))["heads"]]
+    assert len(shown) == 2
+    assert set(shown) == {one.name for one in by_score[:2]}
+    others = ", ".join(one.name for one in read_answers(folders) if one.name not in shown)
+    assert f"The 2 best of 4 heads; not shown: {others}" in explored.notes
+
+
+def test_rows_are_chosen_and_called_as_in_the_report_of_an_ablation(study: Study, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    rows = {"fusion": "late", "word": "early <word>", "again": "early <word>"}
+    for cell in rows:
+        shutil.copytree(study.fusion if cell == "fusion" else study.coattention, folder / "cells" / cell)
+    cells = [{"name": name, "row": row, "axes": {}, "experiment": {}} for name, row in rows.items()]
+    about = {"format": 1, "name": "runs", "cache": "cache", "command": "", "baseline": None, "axes": [], "cells": cells}
+    (folder / "ablation.json").write_text(json.dumps(about))
+
+    def shown(*options: str) -> list[str]:
+        result = mmser("report", folder, "--explore", study.cache.path, "--explore-limit", 0, *options)
+        assert result.exit_code == 0, result.stderr
+        return [head["name"] for head in data_of((folder / "explorer.html").read_text(encoding="utf-8"))["heads"]]
+
+    assert shown() == ["late", "word", "again"]  # members of a fusion have no row; a label of two is of neither
+    assert shown("--explore-row", "word", "--explore-row", "late") == ["early <word>", "late"]
+    wrong = mmser("report", folder, "--explore", study.cache.path, "--explore-row", "wrod")
+    assert "no row 'wrod'; did you mean 'word'? There are fusion, word, again" in wrong.stderr
+
+
 SHORT = Training(epochs=2, batch_size=16)
 TOY = replace(COATTENTION, seeds=1, settings={"width": 4, "heads": 2}, training=SHORT)
 
@@ -331,6 +362,7 @@ def test_command_writes_the_explorer_first_and_the_report_links_to_it(study: Stu
 def test_command_says_what_belongs_to_the_explorer() -> None:
     result = mmser("report", "runs", "--with-audio")
     assert (result.exit_code, "belong to --explore CACHE" in result.stderr) == (1, True)
+    assert f"[default: the {explorer.MOST_HEADS} best]" in " ".join(mmser("report", "--help").stdout.split())
     assert f"[default: {explorer.LIMIT}]" in " ".join(mmser("report", "--help").stdout.split())
 
 

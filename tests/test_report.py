@@ -90,7 +90,7 @@ def test_the_baseline_is_chosen_by_name_or_label(ablation: Path, tmp_path: Path)
     assert re.search(r"Report: .*report.html \(4\.\d MB", result.stdout)
     wrong = mmser("report", folder, "--baseline", "fusoin")
     assert wrong.exit_code == 1
-    assert "no row 'fusoin' to compare with; did you mean 'fusion'?" in wrong.stderr
+    assert "no row 'fusoin'; did you mean 'fusion'? There are" in wrong.stderr
 
 
 def test_latex_and_markdown_print_names_as_they_are(ablation: Path) -> None:

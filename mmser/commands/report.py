@@ -2,6 +2,7 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,20 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="Utterances that the explorer shows in detail. [default: 200]",
 )
+@click.option(
+    "--explore-row",
+    "rows",
+    multiple=True,
+    metavar="NAME",
+    help="Row that the explorer shows; again for another. [default: the 12 best]",
+)
 def report(
-    folder: Path, baseline: str | None, cache_path: Path | None, with_audio: bool, explore_limit: int | None
+    folder: Path,
+    baseline: str | None,
+    cache_path: Path | None,
+    with_audio: bool,
+    explore_limit: int | None,
+    rows: tuple[str, ...],
 ) -> None:
     """Write table.csv, table.md, table.tex and a page, report.html, into FOLDER.
 
@@ -42,15 +55,17 @@ def report(
     mmser report runs/emodb
     mmser report runs/zhao2022 --baseline text-probe
     mmser report runs/emodb --explore cache/emodb --with-audio
+    mmser report runs/zhao2022 --explore cache/iemocap --explore-row "early, word" --explore-row "text alone"
     """
     from mmser.report import explore, write_report
     from mmser.show import meter
 
-    if cache_path is None and (with_audio or explore_limit is not None):
-        raise ProtocolError("--with-audio and --explore-limit belong to --explore CACHE")
+    if cache_path is None and (with_audio or explore_limit is not None or rows):
+        raise ProtocolError("--with-audio, --explore-limit and --explore-row belong to --explore CACHE")
     with meter() as progress:
         if cache_path is not None:  # first: the report links to it
-            explored = explore(folder, cache_path, with_audio=with_audio, limit=explore_limit, report=progress)
+            asked = partial(explore, folder, cache_path, with_audio=with_audio, limit=explore_limit)
+            explored = asked(rows=rows, report=progress)
         written = write_report(folder, baseline=baseline, report=progress)
     show_report(written)
     if cache_path is not None:

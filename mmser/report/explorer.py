@@ -20,6 +20,9 @@ from mmser.train.folder import write_text
 LIMIT = 200
 """Utterances with waveform, segments and attention, unless told otherwise."""
 
+MOST_HEADS = 12
+"""Heads that the page shows, unless told otherwise: a table of more is not read beside an utterance."""
+
 MAX_BYTES = 200_000_000
 """Of a page; browsers take long over more, or give up."""
 
@@ -46,6 +49,8 @@ def write_explorer(
     *,
     with_audio: bool = False,
     limit: int | None = None,
+    names: Mapping[tuple[Path, str], str] | None = None,
+    most: int | None = MOST_HEADS,
     back: str | None = None,
     report: Report = lambda *_: None,
 ) -> Explored:
@@ -60,6 +65,8 @@ def write_explorer(
         path: the HTML file, which appears whole or not at all.
         with_audio: whether the page holds those utterances' recordings, to be played.
         limit: utterances with details; None is :data:`LIMIT`.
+        names: the heads and what the page calls them (:func:`~mmser.report.explorer_answers.read_answers`); None: all.
+        most: heads that the page shows, the best of them by UA, or CCC, on the test part; None: all.
         back: a page beside it to link back to.
         report: told how far it is.
 
@@ -70,12 +77,16 @@ def write_explorer(
     limit = LIMIT if limit is None else limit
     if limit < 0:
         raise MmserError(f"limit is {limit}; expected a number of utterances, 0 or more")
-    heads = read_answers(folders)
+    heads, left_out = _best(read_answers(folders, names), most)
     utterances = _tested(heads, cache)
     best = heads[best_first(heads)[0]]
     telling = set(list(dict.fromkeys([*best.most_telling(), *utterances]))[:limit])
     shown = [one for uid, one in utterances.items() if uid in telling]
     details, notes = details_of(heads, cache, shown, with_audio=with_audio, report=report)
+    if left_out:
+        notes.insert(
+            0, f"The {len(heads)} best of {len(heads) + len(left_out)} heads; not shown: {', '.join(left_out)}"
+        )
     if len(shown) < len(utterances):
         notes.insert(
             0,
@@ -87,11 +98,17 @@ def write_explorer(
     if size > MAX_BYTES:
         raise MmserError(
             f"{path} would be {size / 1e6:.0f} MB; expected {MAX_BYTES / 1e6:.0f} MB at most, which browsers open: "
-            f"show fewer than {len(shown)} utterances in detail, fewer runs, or no audio"
+            f"show fewer than {len(shown)} utterances in detail, fewer heads, or no audio"
         )
     write_text(path, page)
     audio_bytes = sum(len(own.get("audio", "")) for own in details.values())
     return Explored(path, size, len(utterances), len(shown), audio_bytes, tuple(notes))
+
+
+def _best(heads: Sequence[Answers], most: int | None) -> tuple[list[Answers], list[str]]:
+    """The best heads in their own order, and the names of the others."""
+    kept = set(best_first(heads)[:most])
+    return [one for i, one in enumerate(heads) if i in kept], [one.name for i, one in enumerate(heads) if i not in kept]
 
 
 def _tested(heads: Sequence[Answers], cache: Cache) -> dict[str, Utterance]:

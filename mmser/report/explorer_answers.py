@@ -1,7 +1,7 @@
 """What the heads of run folders said of every test utterance, for the explorer."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -96,8 +96,13 @@ class Answers:
         return [self.ids[i] for i in order]
 
 
-def read_answers(folders: Sequence[Path]) -> list[Answers]:
-    """All heads of finished run folders, in their order.
+def read_answers(folders: Sequence[Path], names: Mapping[tuple[Path, str], str] | None = None) -> list[Answers]:
+    """The heads of finished run folders, in their order.
+
+    Args:
+        folders: the run folders.
+        names: what to call each head, by its folder and what it is called there; heads that are not among them are left
+            out. None: all heads, called after their folders.
 
     Raises:
         ProtocolError: no folder, one that is not finished or whose table is not that of mmser, or heads that do not
@@ -108,8 +113,10 @@ def read_answers(folders: Sequence[Path]) -> list[Answers]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ProtocolError(f"{folders[0]}: a run folder is named twice; name different ones")
     tables = [(folder, head, own) for folder in folders for head, own in _by_head(folder)]
-    names = _names([(folder, head) for folder, head, _ in tables])
-    found = [_answers(name, *one) for name, one in zip(names, tables, strict=True)]
+    if names is None:
+        heads = [(folder, head) for folder, head, _ in tables]
+        names = dict(zip(heads, _names(heads), strict=True))
+    found = [_answers(names[one[:2]], *one) for one in tables if one[:2] in names]
     _check_truth(found)
     return found
 

@@ -81,8 +81,8 @@ class Study:
         if found:
             raise ProtocolError(f"{len(found)} rows are called {name!r}; take one of {_listed(found)}")
         close = get_close_matches(name, [row.name for row in self.rows], n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise ProtocolError(f"no row {name!r} to compare with{meant} There are {_listed(self.rows)}")
+        meant = f"did you mean {close[0]!r}? There" if close else "there"
+        raise ProtocolError(f"no row {name!r}; {meant} are {_listed(self.rows)}")
 
 
 def _listed(rows: Sequence[Row]) -> str:

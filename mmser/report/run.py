@@ -1,13 +1,14 @@
 """From a folder of runs to the report that is written into it."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmser.cache import Cache
 from mmser.report.examine import examine
-from mmser.report.explorer import Explored, write_explorer
+from mmser.report.explorer import MOST_HEADS, Explored, write_explorer
 from mmser.report.page import page_of
 from mmser.report.read import read_study
 from mmser.report.tables import Table, frame_of, latex_of, markdown_of, table_of
@@ -62,6 +63,7 @@ def explore(
     *,
     with_audio: bool = False,
     limit: int | None = None,
+    rows: Sequence[str] = (),
     report: Callable[[str, int, int], Any] = lambda *_: None,
 ) -> Explored:
     """Write ``explorer.html`` into a folder; write the report after it, which then links to it.
@@ -71,12 +73,24 @@ def explore(
         cache: the cache that its runs were trained on.
         with_audio: whether the page holds recordings.
         limit: utterances that are shown in detail; None: :data:`mmser.report.explorer.LIMIT`.
+        rows: the rows of the report whose heads are shown; none: the best :data:`mmser.report.explorer.MOST_HEADS`.
         report: told how far it is.
 
     Raises:
         MmserError: as :func:`mmser.report.explorer.write_explorer`, and where nothing is finished in the folder.
     """
-    folders = list(dict.fromkeys(row.folder for row in read_study(folder).rows))
+    study = read_study(folder)
+    shown = [study.row(name) for name in rows] or study.rows
+    labels = Counter(row.label for row in shown)
+    names = {(row.folder, row.head): row.label if labels[row.label] == 1 else row.name for row in shown}
     return write_explorer(
-        folders, Cache(cache), folder / EXPLORER, with_audio=with_audio, limit=limit, back="report.html", report=report
+        list(dict.fromkeys(row.folder for row in shown)),
+        Cache(cache),
+        folder / EXPLORER,
+        with_audio=with_audio,
+        limit=limit,
+        names=names,
+        most=None if rows else MOST_HEADS,
+        back="report.html",
+        report=report,
     )
