@@ -165,6 +165,7 @@ def test_json_and_files(coattention: Path, corpus: Path, kept: Path, tmp_path: P
         (("--manifest", "corpus.csv"), "leave AUDIO and the others out"),
         (("--fold", "s9"), "no head of fold 's9'; its folds are s0, s1, s2"),
         (("--text", TEXT, "--out", "no/such/folder.csv"), "its folder is not there"),
+        (("--text", TEXT, "--out", "table.xlsx"), "expected a name in .csv or .json"),
         (("--text-file", "texts.doc"), r"expected texts as .txt"),
     ],
 )
@@ -250,6 +251,8 @@ def test_runs_that_cannot_be_asked_are_refused(probe: Path, cache: Path, tmp_pat
         path.write_text(json.dumps({**json.loads(path.read_text()), "streams": {}}))
     with pytest.raises(ProtocolError, match="an older mmser trained it"):
         predict(copied, [tmp_path / "a.wav"])
+    with pytest.raises(ProtocolError, match=r"holds 2 runs; name one of them, such as .*copied \(mmser runs list"):
+        open_ensemble(tmp_path)
     (copied / "summary.json").unlink()
     with pytest.raises(ProtocolError, match="is not finished"):
         open_ensemble(copied)

@@ -74,8 +74,7 @@ def predict(
     from mmser.predict import predict_manifest
     from mmser.predict.ensemble import open_ensemble
 
-    if out is not None and not out.parent.is_dir():
-        raise MmserError(f"--out {out}: its folder is not there; make it first")
+    _check_out(out)
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in options.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     manifest = _manifest(audio, manifest_path, text, text_file, speaker)
@@ -93,6 +92,16 @@ def predict(
     if found.failures:
         click.echo(f"{len(found.failures)} of {len(manifest)} recordings could not be processed", err=True)
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _check_out(out: Path | None) -> None:
+    """Before the encoders run, not after."""
+    if out is None:
+        return
+    if out.suffix.lower() not in (".csv", ".json"):
+        raise MmserError(f"--out {out}: expected a name in .csv or .json, which says what is written")
+    if not out.parent.is_dir():
+        raise MmserError(f"--out {out}: its folder is not there; make it first")
 
 
 def _manifest(

@@ -24,6 +24,10 @@ EXPERIMENTS = {
 _NEXT = """\
 The corpus is synthetic and the encoders are untrained: these figures show that the whole way works, and no more.
 
+To look at single utterances, hear them, and see where co-attention looked:
+
+  mmser report {runs} --explore {cache} --with-audio
+
 Everything lies in {cache} (recordings: {corpus}) and {runs}.
 With a corpus of your own (utterance_id, audio, text, speaker, label) and pre-trained encoders:
 

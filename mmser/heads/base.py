@@ -62,7 +62,7 @@ def download_head(repository: str, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise MmserError(
-            f"head {repository!r} could not be loaded: {reason} (give a folder with config.json and "
-            "model.safetensors, or the id of such a repository)"
+            f"head {repository!r} could not be loaded: there is no such folder, and the hub says: {reason} (give a "
+            "folder with config.json and model.safetensors, or the id of such a repository)"
         ) from error
     return Path(found)

@@ -32,7 +32,7 @@ class Ensemble:
     @property
     def needs_text(self) -> bool:
         """Whether a head reads words, or an alignment of them."""
-        return any(head.kind.needs_text or head.reads_alignment for head in self.heads)
+        return any(head.needs_text for head in self.heads)
 
 
 def open_ensemble(given: str | Path, *, fold: str | None = None) -> Ensemble:

@@ -56,6 +56,7 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             overall=overall,
             fold=read_json(trained.folder / "config.json").get("fold"),
             repo=repo,
+            needs_text=about.needs_text,
         )
     )
     return f"---\n{_metadata(trained, repo, run, own)}---\n\n{text}"

@@ -11,6 +11,7 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS, Head, HeadKind
 from mmser.heads.store import load_head
 from mmser.records import TIERS
+from mmser.train.compare import find_runs
 from mmser.train.options import NORMALISATIONS
 
 _FREE = ("layers", "granularities", "text_column")
@@ -54,6 +55,11 @@ class About:
     def reads_alignment(self) -> bool:
         """Whether what it reads depends on an alignment: segments, or which word a state belongs to."""
         return bool(set(self.granularities) & set(TIERS)) or self.stream("align") is not None
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether it reads words, or an alignment of them."""
+        return self.kind.needs_text or self.reads_alignment
 
     @property
     def stored_text_layer(self) -> int | None:
@@ -102,8 +108,10 @@ def load_about(folder: Path) -> tuple[Head, About]:
 
     Raises:
         MmserError: it is missing, damaged or was not saved by a training.
-        ProtocolError: it is the last layer of a late fusion, which reads what other heads see.
+        ProtocolError: it is the last layer of a late fusion, which reads what other heads see; or an ablation, or
+            another folder of several runs.
     """
+    _check_single(folder)
     head, config = load_head(folder)
     assert isinstance(head, Head)
     path, kind = folder / "config.json", HEADS[config["kind"]]
@@ -137,6 +145,15 @@ def load_about(folder: Path) -> tuple[Head, About]:
             "outputs; the file is damaged"
         )
     return head, about
+
+
+def _check_single(folder: Path) -> None:
+    found = find_runs(folder) if folder.is_dir() and not (folder / "config.json").exists() else []
+    if found:
+        raise ProtocolError(
+            f"{folder} holds {len(found)} runs; name one of them, such as {found[0]} (mmser runs list {folder} tells "
+            "their figures), or a head of it"
+        )
 
 
 def _listed(config: Mapping[str, Any], name: str, kind: type, path: Path) -> tuple[Any, ...]:

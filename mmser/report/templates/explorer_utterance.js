@@ -146,7 +146,8 @@ function ratingTables(one, seed) {
 function attention(one, sound) {
   const looks = one.detail?.attention;
   if (!looks) return [];
-  const heads = Object.keys(looks).map((i) => [i, data.heads[i].name]);
+  const bestFirst = Object.keys(looks).sort((a, b) => data.heads[b].score - data.heads[a].score);
+  const heads = bestFirst.map((i) => [i, data.heads[i].name]);
   const state = { head: heads[0][0], map: "", direction: "speech_to_text", of: "" };
   const place = make("div", { class: "scroll" });
   const readout = make("output", { class: "readout" });
