@@ -112,7 +112,7 @@ def test_the_card_says_what_came_out(run: Path, head: Path, tmp_path: Path) -> N
     assert "- `folds`: `speaker`\n- `dev`: `next`" in text
     assert "  - `layers`: `[0, 4, 9]`" in text  # of the stream's recipe
     assert 'Head.from_pretrained("me/head")' in text
-    assert "$ mmser predict me/head recording.wav\n" in text  # a probe of utterances reads no words
+    assert '$ mmser predict me/head recording.wav --text "What is said in it."\n' in text  # to align its words
     assert metadata["library_name"] == "mmser"
     assert "speech-probe" in metadata["tags"]
 
@@ -150,11 +150,11 @@ def test_a_head_that_dev_did_not_choose_has_no_figure_of_its_own(tmp_path: Path)
     assert sum(told.values()) == 6 < len(told)
 
 
-def test_the_card_of_a_head_that_reads_words_asks_for_them(run: Path, tmp_path: Path) -> None:
-    experiment = Experiment(head="text-probe", training=Training(epochs=1))
-    train_head(run.parent / "toy", experiment, tmp_path / "run")
-    write_repository(tmp_path / "run" / "heads" / "text-probe-fold0-seed0", "me/head", tmp_path / "made")
-    assert '$ mmser predict me/head recording.wav --text "What is said in it."\n' in card_in(tmp_path / "made")[1]
+def test_the_card_of_a_head_that_reads_no_words_asks_for_none(tmp_path: Path) -> None:
+    experiment = replace(PROBE, granularity="utterance", seeds=1)
+    train_head(write_cache(tmp_path / "toy"), experiment, tmp_path / "run")
+    write_repository(tmp_path / "run" / "heads" / "speech-probe-fold0-seed0", "me/head", tmp_path / "made")
+    assert "$ mmser predict me/head recording.wav\n" in card_in(tmp_path / "made")[1]
 
 
 def test_a_head_without_its_run_has_a_card_too(head: Path, tmp_path: Path) -> None:
