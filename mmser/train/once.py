@@ -13,7 +13,7 @@ from mmser.train.folder import facts_of, load_trained, trained_of
 from mmser.train.options import Experiment
 from mmser.train.oracle import Oracle, save_outputs
 from mmser.train.part import Part
-from mmser.train.plan import Epoch, Trained
+from mmser.train.plan import Epoch, Run, Trained
 from mmser.train.tensorboard import EventLog
 
 Report = Callable[[str, int, int], Any]
@@ -42,28 +42,12 @@ def train_once(
     Returns:
         What the runs came to, part by part.
     """
-    done: list[dict[int, Trained]] = [{} for _ in parts]
-    waiting: dict[str, list[tuple[int, int]]] = {}
-    for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
-        for place, run in enumerate(part.runs):
-            digest = None if part.digests is None else part.digests[place]
-            trained = load_trained(folder, run)
-            if trained is None and digest is not None and digest in lent and not experiment.report_oracle:
-                trained = trained_of(lent[digest], run)
-                _save(part, place, trained, folder)
-            if trained is None:
-                waiting.setdefault(digest or f"{number}/{place}", []).append((number, place))
-            else:
-                done[number][place] = trained
+    done, owners = _sorted_out(parts, folders, {} if experiment.report_oracle else lent)
     logs = [EventLog(folder) for folder in folders] if tensorboard else []
     for log, part, own in zip(logs, parts, done, strict=False):
         log.restore(part.runs[place].name for place in own)
-    owners = list(waiting.values())
     runs = [parts[number].runs[place] for (number, place), *_ in owners]
-    oracle = None
-    if experiment.report_oracle:
-        tests = [parts[number].folds[parts[number].cells[place][0]].test for (number, place), *_ in owners]
-        oracle = Oracle(parts[0].targets, runs, tests)
+    oracle = _oracle(parts, owners, runs) if experiment.report_oracle else None
 
     def keep(which: int, trained: Trained) -> None:
         said = None if oracle is None else oracle.outputs.pop(which)
@@ -92,6 +76,34 @@ def train_once(
         log=note if logs else None,
     )
     return [[own[place] for place in range(len(part.runs))] for part, own in zip(parts, done, strict=True)]
+
+
+def _sorted_out(
+    parts: Sequence[Part], folders: Sequence[Path], lent: Mapping[str, Path]
+) -> tuple[list[dict[int, Trained]], list[list[tuple[int, int]]]]:
+    """What each part has already, by place, and the parts and places of each run that is to be trained once.
+
+    What another folder has is copied.
+    """
+    done: list[dict[int, Trained]] = [{} for _ in parts]
+    waiting: dict[str, list[tuple[int, int]]] = {}
+    for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
+        for place, run in enumerate(part.runs):
+            digest = None if part.digests is None else part.digests[place]
+            trained = load_trained(folder, run)
+            if trained is None and digest is not None and digest in lent:
+                trained = trained_of(lent[digest], run)
+                _save(part, place, trained, folder)
+            if trained is None:
+                waiting.setdefault(digest or f"{number}/{place}", []).append((number, place))
+            else:
+                done[number][place] = trained
+    return done, list(waiting.values())
+
+
+def _oracle(parts: Sequence[Part], owners: Sequence[Sequence[tuple[int, int]]], runs: Sequence[Run]) -> Oracle:
+    tests = [parts[number].folds[parts[number].cells[place][0]].test for (number, place), *_ in owners]
+    return Oracle(parts[0].targets, runs, tests)
 
 
 def _save(part: Part, place: int, trained: Trained, folder: Path, log: EventLog | None = None) -> None:
