@@ -311,6 +311,14 @@ def test_a_head_that_says_something_else_now_is_refused(study: Study, tmp_path: 
     assert not (tmp_path / "explorer.html").exists()
 
 
+def test_a_cell_that_is_no_number_is_refused(study: Study, tmp_path: Path) -> None:
+    table = pd.read_csv(study.coattention / "predictions.csv").astype({"p_calm": object})
+    table.loc[1, "p_calm"] = "0,5"
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    with pytest.raises(ProtocolError, match=r"predictions.csv, p_calm, p_wild: .*0,5.*; expected numbers, or nothing"):
+        read_answers([tmp_path])
+
+
 def test_another_corpus_is_refused(study: Study, toy: Cache, tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match=r"lacks 6 utterances that .* was tested on, 'u0' among them"):
         write_explorer([study.coattention], toy, tmp_path / "explorer.html")

@@ -1,5 +1,6 @@
 """A lexicon of one's own as a prior over words."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,9 @@ def test_a_head_learns_with_a_lexicon_and_its_folder_keeps_the_weights(cache: Pa
     changed = trained(cache, out, "--set", prior, "--lexicon", written(tmp_path, "word,weight\nhi,0.2\n"))
     assert changed.exit_code == 1
     assert "the heads here were trained with other weights" in changed.output
+    alone = shutil.copytree(folder, tmp_path / "me" / "snapshots" / "head")  # as the hub would give it
+    with pytest.raises(ProtocolError, match=r"lexicon.csv: no such file; .* lies in its run folder"):
+        apply(alone, Cache(cache), list(own.index))
 
 
 def test_a_lexicon_and_a_head_that_reads_it_belong_together(cache: Path, tmp_path: Path) -> None:

@@ -178,8 +178,15 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _numbers(table: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
-    """(rows, columns) as numbers, NaN where a cell is empty."""
-    return table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    """(rows, columns) as numbers, NaN where a cell is empty.
+
+    Raises:
+        ProtocolError: a cell holds something else.
+    """
+    try:
+        return table[columns].apply(pd.to_numeric).to_numpy(dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise ProtocolError(f"predictions.csv, {', '.join(columns)}: {error}; expected numbers, or nothing") from error
 
 
 def _check_truth(found: Sequence[Answers]) -> None:

@@ -142,8 +142,13 @@ def _table(head: Head, about: About, sources: Sources, cache: Cache, ids: Sequen
     kind, links = about.kind, about.kind.links(head.options)
     if "lexicon" in links:
         # heads/<run> of a run folder, which keeps the weights that its heads were trained with
-        lexicon = read_lexicon(about.path.parent.parent / LEXICON_FILE)
-        table = weighed(table, transcripts(cache.manifest, ids), lexicon)
+        path = about.path.parent.parent / LEXICON_FILE
+        if not path.exists():
+            raise ProtocolError(
+                f"{path}: no such file; {about.path} weighs words by an emotion lexicon, which lies in its run folder "
+                "and is not published with it: name the head in the run folder, or put the lexicon there"
+            )
+        table = weighed(table, transcripts(cache.manifest, ids), read_lexicon(path))
     return table.only(about.granularities, text=kind.needs_text, mel=kind.reads_mel(head.options), links=links)
 
 
