@@ -1,6 +1,7 @@
 """Checks that the options of heads and trainings share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 
 from mmser.errors import ProtocolError
 
@@ -22,3 +23,13 @@ def check_number(name: str, value: float, *, least: float, below: float = float(
     if not least <= value < below:
         bound = f" and less than {below:g}" if below != float("inf") else ""
         raise ProtocolError(f"{name} is {value:g}; expected at least {least:g}{bound}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion to put behind a name that is not known, where something known is close.
+
+    >>> did_you_mean("granularty", ["granularity", "layer"])
+    " (did you mean 'granularity'?)"
+    """
+    close = get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -97,6 +97,8 @@ def mmser(*arguments: object) -> Result:
     # click 8.1 mixes standard error into standard output unless told not to; later ones never do
     apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
     result = CliRunner(**apart).invoke(main, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
     assert "Traceback" not in result.stdout + result.stderr
     return result
 

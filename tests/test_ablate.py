@@ -2,30 +2,33 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+import torch
 from safetensors.numpy import load_file
 from small_cache import edit_manifest, write_cache
+from small_corpus import mmser
 
 from mmser.ablate.estimate import Estimates
 from mmser.ablate.grid import Grid, read_grid
 from mmser.ablate.plan import Plan, grouped, plan_ablation
 from mmser.ablate.run import Ablation, ablate
 from mmser.cache import Cache
-from mmser.cli import main
 from mmser.errors import ProtocolError
+from mmser.train.command import command_of
 from mmser.train.prepare import prepare, runs_of
-from mmser.train.run import train_head
+from mmser.train.run import train_head, train_heads
 
 GRID = """
 baseline = "text"
@@ -126,6 +129,27 @@ def test_a_cell_is_what_its_experiment_comes_to_alone(
         folder = undisturbed[1].folder / "cells" / cell.name
         assert (alone.folder / "config.json").read_bytes() == (folder / "config.json").read_bytes()
         assert_same_run(alone.folder, folder)
+
+
+def test_a_cell_can_be_made_again_by_its_command(
+    cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(undisturbed[1].folder / "cells" / "both-concatenated", tmp_path / "both")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("heads/*/*")}
+    experiment = json.loads((folder / "config.json").read_text())["experiment"]
+    result = mmser(*shlex.split(command_of(experiment, cache, folder))[1:])
+    assert result.exit_code == 0, result.output
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("heads/*/*")} == before
+    assert "late-fusion" in result.stdout
+
+
+def test_settings_may_be_written_as_text(cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path) -> None:
+    folder = shutil.copytree(undisturbed[1].folder, tmp_path / "run")
+    plan, _ = run(cache, GRID.replace("hidden = 4", 'hidden = "4"'), folder)
+    assert (plan.groups, plan.failures) == ([], {})
+    path = folder / "ablation.json"
+    path.write_text(path.read_text().replace('"hidden": 4', '"hidden": "4"'))  # as an older one has them
+    assert run(cache, GRID, folder)[0].groups == []
 
 
 def test_the_plan_counts_heads_once(undisturbed: tuple[Plan, Ablation]) -> None:
@@ -258,6 +282,34 @@ def test_a_head_of_one_cell_that_fails_in_training_does_not_stop_its_group(
     assert [line.head for line in done.lines] == ["layer 0"]
 
 
+def test_what_a_failed_attempt_held_is_let_go_before_its_cells_train_alone(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def too_much(_cache: Path, experiments: Any, folders: Any, **told: Any) -> Any:
+        alive.extend(own() is not None for own in held)
+        if len(experiments) == 1:
+            return train_heads(_cache, experiments, folders, **told)
+        states = np.zeros(3)
+        held.append(weakref.ref(states))
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr("mmser.ablate.run.train_heads", too_much)
+    _, done = run(
+        cache, '[base]\nhead = "text-probe"\nepochs = 1\n[axes]\nlearning_rate = [0.1, 0.2]\n', tmp_path / "run"
+    )
+    assert (len(done.lines), alive) == (2, [False, False])
+
+
+@pytest.mark.parametrize("text", ['{"cache": "toy"}', '{"cache": "toy", "cells": [{"name": "text"}]}'])
+def test_a_damaged_record_is_said(cache: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "ablation.json").write_text(text)
+    with pytest.raises(ProtocolError, match=r"ablation\.json: not what mmser ablate writes .*; give another --out"):
+        plan_ablation(cache, a_grid(), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -315,10 +367,6 @@ def test_an_estimate_grows_with_heads_rows_and_epochs(cache: Path) -> None:
 
 
 # the command
-
-
-def mmser(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_the_command_shows_a_plan_trains_and_says_where_to_go(cache: Path, tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def test_all_stands_for_the_stored_layers() -> None:
 
 def test_every_option_of_train_head_can_be_given() -> None:
     """The names that click has are those that a grid takes, but for what is of the command alone."""
-    asked = {option.opts[0].removeprefix("--").replace("-", "_") for option in train_head.params if option.opts}
-    assert asked - {"cache_path", "out", "set"} == set(OPTIONS) - {
+    asked = {option.opts[-1].removeprefix("--").replace("-", "_") for option in train_head.params if option.opts}
+    assert asked - {"cache_path", "out", "set", "quiet", "json", "tensorboard"} == set(OPTIONS) - {
         "memory_gb",
         "beta1",
         "beta2",

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from small_cache import LABELS, POOLED, TEXT, edit_manifest, make_rows, write_cache
+from small_corpus import mmser
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmser.cache import Cache, Column, StreamWriter
-from mmser.cli import main
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.store import load_head
@@ -244,12 +243,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 QUICK = ("--batch-size", 12, "--learning-rate", 0.02, "--set", "width_multiplier=0.03125", "--crop-seconds", 0.4)
 
 
-def mmser(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert "Traceback" not in result.output
-    return result
-
-
 def test_late_fusion_of_cnn14_and_a_text_network_through_the_command_line(cache: Path, tmp_path: Path) -> None:
     """Shallow fusion: the mean of what the two say; the settings of each go to the one that has them."""
     result = mmser(
@@ -265,13 +258,13 @@ def test_late_fusion_of_cnn14_and_a_text_network_through_the_command_line(cache:
 
 def test_cnn14_through_the_command_line_and_back(cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ("train-head", cache, "--head", "cnn14", "--folds", "session", "--epochs", 30, *QUICK, "--out", out)
+    command = ("train-head", cache, "--head", "cnn14", "--folds", "session", "--epochs", 20, *QUICK, "--out", out)
     result = mmser(*command)
     assert result.exit_code == 0, result.output
     predictions = pd.read_csv(out / "predictions.csv")
-    assert (
-        predictions["truth"] == predictions["prediction"]
-    ).mean() > 0.6  # chance is a third, and 18 utterances train
+    # 18 utterances train: three standard errors above chance, which is a third
+    share = (predictions["truth"] == predictions["prediction"]).mean()
+    assert share > 1 / 3 + 3 * np.sqrt(2 / 9 / len(predictions))
     stream = Cache(cache).stream("mel/cnn14")
     folder = sorted((out / "heads").iterdir())[0]
     head, config = load_head(folder)

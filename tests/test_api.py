@@ -105,7 +105,7 @@ def test_keywords_become_an_experiment() -> None:
 @pytest.mark.parametrize(
     ("head", "asked", "message"),
     [
-        ("coattention", {"epocs": 3}, "no option 'epocs' of coattention or of its training; did you mean 'epochs'"),
+        ("coattention", {"epocs": 3}, "no option 'epocs' of coattention or of its training .did you mean 'epochs'"),
         ("coattention", {"widht": 3}, "did you mean 'width'"),
         ("speech-probe", {"width": 3}, "no option 'width' of speech-probe or of .* its own are dropout, hidden, poo"),
         ("coattntion", {"width": 3}, "head is 'coattntion'; expected one of: speech-probe"),
@@ -151,7 +151,8 @@ def test_ratings_have_their_own_rows(root: Path) -> None:
 def test_the_confusion_that_is_drawn(runs: Runs) -> None:
     (drawn,) = runs.plot_confusion("coattention").data
     own = runs.predictions().query("head == 'coattention'")
-    assert list(drawn.x) == list(drawn.y) == list(LABELS)
+    layout = runs.plot_confusion("coattention").layout
+    assert list(layout.xaxis.ticktext) == list(layout.yaxis.ticktext) == list(LABELS)
     np.testing.assert_allclose(
         np.asarray(drawn.z, float), confusion_matrix(own["truth"], own["prediction"], normalize="true")
     )
@@ -164,16 +165,33 @@ def test_the_confusion_that_is_drawn(runs: Runs) -> None:
 
 def test_the_layer_weights_that_are_drawn(runs: Runs) -> None:
     drawn = {trace.name: trace for trace in runs.plot_layers().data}
-    assert list(drawn) == ["coattention, word", "speech-probe, word"]
+    assert list(drawn) == ["speech-probe", "coattention"]
     weights = []
     for path in sorted(runs.folder.glob("heads/speech-probe-*/model.safetensors")):
         (logits,) = (value for name, value in load_file(path).items() if name.endswith("mix.logits"))
         weights.append(np.exp(logits) / np.exp(logits).sum())
     assert len(weights) == 12
-    trace = drawn["speech-probe, word"]
+    trace = drawn["speech-probe"]
     assert list(trace.x) == [0, 4, 9]
     np.testing.assert_allclose(np.asarray(trace.y, float), np.mean(weights, 0), rtol=1e-6)
     np.testing.assert_allclose(np.asarray(trace.error_y.array, float), np.std(weights, 0), rtol=1e-5)
+
+
+def test_only_heads_that_dev_chose_are_drawn(root: Path) -> None:
+    tried = train_head(
+        root / "toy", "speech-probe", hidden=4, out=root / "runs" / "tried", **QUICK | {"learning_rate": (0.3, 0.003)}
+    )
+    chosen = tried.to_pandas().set_index("fold")["learning_rate"]
+    assert len(chosen) == 6
+    weights = []
+    for path in sorted(tried.folder.glob("heads/*/model.safetensors")):
+        fold = sorted(chosen.index)[int(path.parent.name.split("-fold")[1][0])]
+        if path.parent.name.endswith(f"-trial{int(chosen[fold] == 0.003)}"):
+            (logits,) = (value for name, value in load_file(path).items() if name.endswith("mix.logits"))
+            weights.append(np.exp(logits) / np.exp(logits).sum())
+    assert len(weights) == 6
+    (trace,) = tried.plot_layers().data
+    np.testing.assert_allclose(np.asarray(trace.y, float), np.mean(weights, 0), rtol=1e-5)
 
 
 def test_heads_come_one_by_one(runs: Runs) -> None:
@@ -205,7 +223,7 @@ def test_a_name_is_text_not_markup(runs: Runs, tmp_path: Path) -> None:
     assert "&lt;b&gt;run" in shown
     figure = opened.plot_confusion()
     assert figure.layout.title.text.startswith("&lt;script&gt;")
-    assert figure.data[0].x[2] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert figure.layout.xaxis.ticktext[2] == "&lt;script&gt;ale…"
 
 
 def test_what_is_no_finished_run(tmp_path: Path) -> None:

@@ -8,18 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 from small_cache import FRAMES, LAYERS, POOLED, make_rows, toy_states, write_cache
+from small_corpus import mmser
 
 from mmser.cache import Cache, export, open_foreign
-from mmser.cli import main
 from mmser.manifest import Manifest, write_manifest
-
-
-def mmser(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -7,20 +7,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from small_cache import DIM, FRAMES, LAYERS, POOLED, TEXT, toy_states, write_cache
+from small_corpus import mmser
 
 from mmser.cache import Cache, Column, StreamWriter, compact, pack, verify
-from mmser.cli import main
 from mmser.errors import CacheError
 from mmser.train.options import Experiment, Training
 from mmser.train.run import train_head
 
 GRANULARITY = {FRAMES: "frame", POOLED: "word", TEXT: "token"}
-
-
-def mmser(*arguments: object):
-    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 def redo(cache: Path, ids: list[str], value: float) -> None:

@@ -1,25 +1,30 @@
 """``mmser train-head`` and ``mmser demo``: what is printed, what is refused, and with which exit code."""
 
+import json
 import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import click
+import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from small_cache import FRAMES, POOLED, edit_manifest, make_rows, write_cache
+from small_corpus import mmser
 
 from mmser.cache import Cache, StreamWriter, verify
 from mmser.cli import EXIT_INTERRUPTED, main
 from mmser.demo import run as demo_run
+from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.metrics import concordance_correlation
+from mmser.train.command import command_of
 from mmser.train.members import FUSIONS
 from mmser.train.options import Experiment, Training
 from mmser.train.presets import PRESETS
+from mmser.train.run import train_head
 
 QUICK = ["--epochs", "4", "--set", "hidden=4", "--learning-rate", "0.03"]
 
@@ -34,10 +39,6 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory of one's own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def mmser(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def table_of(output: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -98,8 +99,8 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         --dimension-weights 1,2 --report-oracle --optimiser sgd --momentum 0.8 --crop-seconds 3
         --metric-weight 0.2 --metric-temperature 0.3 --lexicon words.csv
     """)
-    asked = mmser("train-head", cache, *options, "--out", tmp_path / "run").exception
-    assert isinstance(asked, AskedError)
+    with pytest.raises(AskedError) as asked:
+        mmser("train-head", cache, *options, "--out", tmp_path / "run")
     training = Training(
         epochs=7,
         patience=3,
@@ -148,7 +149,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         report_oracle=True,
         lexicon="words.csv",
     )
-    assert asked.args == (cache, expected, tmp_path / "run")
+    assert asked.value.args == (cache, expected, tmp_path / "run")
     there = {flag for parameter in main.commands["train-head"].params for flag in parameter.opts}
     assert there == {option for option in options if option.startswith("--")} | {
         "--out",
@@ -159,9 +160,9 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         "-q",
     }
     # and nothing asked for is the defaults, which stand in one place
-    asked = mmser("train-head", cache).exception
-    assert isinstance(asked, AskedError)
-    assert asked.args == (cache, Experiment(), Path("runs/toy/coattention-word-mix"))
+    with pytest.raises(AskedError) as asked:
+        mmser("train-head", cache)
+    assert asked.value.args == (cache, Experiment(), Path("runs/toy/coattention-word-mix"))
 
 
 def test_a_preset_sets_what_is_not_given(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +172,9 @@ def test_a_preset_sets_what_is_not_given(cache: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("mmser.train.run.train_head", catch)
 
     def asked(*options: str) -> Experiment:
-        error = mmser("train-head", cache, *options).exception
-        assert isinstance(error, AskedError)
-        return error.args[0]
+        with pytest.raises(AskedError) as error:
+            mmser("train-head", cache, *options)
+        return error.value.args[0]
 
     for name, preset in PRESETS.items():
         assert asked("--protocol", name) == replace(Experiment(), protocol=name, **preset.settings)
@@ -222,6 +223,49 @@ def test_settings_reach_the_head(cache: Path, inside: Path) -> None:
     assert result.exit_code == 0, result.output
     config = next(Path("run/heads").iterdir()) / "config.json"
     assert '"width": 8' in config.read_text()
+
+
+FUSED = {"head": "late-fusion", "members": ("coattention", "cls-coattention"), "layer": "9"}
+"""Members that do not agree on the type of self_attention: text of one, true or false of the other."""
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        Experiment(
+            settings={"width": 8, "heads": np.int64(2), "dropout": 0, "feedforward": True}, learning_rate=(0.01,)
+        ),
+        Experiment(settings={"width": "8", "heads": "2", "dropout": "0", "feedforward": "yes"}, learning_rate=0.01),
+        Experiment(**FUSED, settings={"width": 8, "heads": 2}),
+    ],
+    ids=["numbers", "text", "members"],
+)
+def test_whoever_asks_the_experiment_is_the_same(cache: Path, inside: Path, experiment: Experiment) -> None:
+    folder = Path("run")
+    train_head(cache, replace(experiment, training=Training(epochs=1)), folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["experiment"]["settings"]["width"] == 8
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("heads/*/*")}
+    shown = mmser("runs", "show", folder)
+    command = shlex.split(command_of(config["experiment"], cache, folder))
+    again = mmser(*command[1:])
+    assert again.exit_code == 0, again.output
+    assert again.stderr == ""  # no head had to be trained
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("heads/*/*")} == before
+    table = [line for line in shown.stdout.splitlines() if line.startswith((*HEADS, *FUSIONS)) and "ECE" not in line]
+    assert table == [line for line in again.stdout.splitlines() if line.startswith((*HEADS, *FUSIONS))]
+
+
+def test_a_folder_that_keeps_settings_as_text_goes_on(cache: Path, inside: Path) -> None:
+    experiment = Experiment(settings={"width": 8, "heads": 2}, training=Training(epochs=1))
+    train_head(cache, experiment, Path("run"))
+    path = Path("run/config.json")
+    older = json.loads(path.read_text())
+    older["experiment"] |= {"settings": {"width": "8", "heads": "2"}, "learning_rate": [0.001]}
+    path.write_text(json.dumps(older))
+    train_head(cache, experiment, Path("run"))
+    with pytest.raises(ProtocolError, match=r"holds another experiment: settings\.width was 8, now 16\. Give"):
+        train_head(cache, replace(experiment, settings={"width": "16", "heads": "2"}), Path("run"))
 
 
 @pytest.mark.parametrize(
@@ -371,6 +415,11 @@ def test_the_demo_goes_the_whole_way(small_demo: Path) -> None:
     assert "cache/demo: nothing was missing" in again.stdout
     assert table_of(again.stdout) == table_of(result.stdout)
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    told = json.loads(mmser("demo", "--json").stdout)
+    assert (told["extraction"]["added"], told["report"]["page"]) == ({}, "runs/demo/report.html")
+    assert [run["folder"] for run in told["runs"]] == ["runs/demo/late-fusion", "runs/demo/coattention"]
+    uas = {row["name"]: row["ua"] for row in told["report"]["rows"]}
+    assert [uas[name] for name in ("late-fusion", "coattention")] == [run["lines"][-1]["ua"] for run in told["runs"]]
     # and it is a cache like any other
     assert mmser("cache", "verify", "cache/demo").exit_code == 0
     assert mmser("train-head", "cache/demo", "--head", "text-probe", "--epochs", 1).exit_code == 0

@@ -257,7 +257,7 @@ def test_rows_are_chosen_and_called_as_in_the_report_of_an_ablation(study: Study
     assert shown() == ["late", "word", "again"]  # members of a fusion have no row; a label of two is of neither
     assert shown("--explore-row", "word", "--explore-row", "late") == ["early <word>", "late"]
     wrong = mmser("report", folder, "--explore", study.cache.path, "--explore-row", "wrod")
-    assert "no row 'wrod'; did you mean 'word'? There are fusion, word, again" in wrong.stderr
+    assert "no row 'wrod' (did you mean 'word'?); there are fusion, word, again" in wrong.stderr
 
 
 SHORT = Training(epochs=2, batch_size=16)
@@ -328,7 +328,7 @@ def test_folders_that_are_no_finished_runs_are_refused(study: Study, tmp_path: P
     with pytest.raises(ProtocolError, match="no finished run folder"):
         write_explorer([tmp_path], study.cache, tmp_path / "explorer.html")
     (tmp_path / "predictions.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ProtocolError, match="has no column 'fold'; not a table of mmser train-head"):
+    with pytest.raises(ProtocolError, match="no column 'utterance_id'; expected what mmser train-head writes"):
         write_explorer([tmp_path], study.cache, tmp_path / "explorer.html")
     with pytest.raises(ProtocolError, match="no run folder to explore"):
         write_explorer([], study.cache, tmp_path / "explorer.html")

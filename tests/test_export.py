@@ -9,14 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from small_corpus import mmser
 from test_heads import INPUTS, E, N, T, a_sequence
 from test_system_b import BINS, NARROW, mel_of
 from test_system_b import a_head as a_mel_head
 from torch import Tensor, nn
 
-import mmser
-from mmser.cli import main
+import mmser as package
 from mmser.errors import MmserError
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
@@ -112,7 +111,7 @@ def test_every_head_says_in_onnxruntime_what_it_says_in_torch(tmp_path: Path, ki
     written = export_onnx(tmp_path / "head", tmp_path / "made" / "head.onnx")
     content = written.path.read_bytes()
     assert [path.name for path in written.path.parent.iterdir()] == ["head.onnx"]
-    assert str(Path(mmser.__file__).parent).encode() not in content
+    assert str(Path(package.__file__).parent).encode() not in content
     session = onnxruntime.InferenceSession(content)
     assert [one.name for one in session.get_outputs()] == ["posteriors", "ratings"]
     for batch in batches_of(head):
@@ -137,15 +136,14 @@ def text_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mmser_export(head: Path, file: Path) -> Result:
-    return CliRunner().invoke(main, ["export", str(head), "--onnx", str(file)])
-
-
 def test_the_file_says_what_it_takes_and_gives(text_head: Path, tmp_path: Path) -> None:
-    result = mmser_export(text_head, tmp_path / "text.onnx")
+    result = mmser("export", text_head, "--onnx", tmp_path / "text.onnx")
     assert result.exit_code == 0, result.output
     assert "takes   text, text_mask\ngives   posteriors\nonnxruntime and torch differ by " in result.stdout
     assert result.stderr == ""
+    told = json.loads(mmser("export", text_head, "--onnx", tmp_path / "text.onnx", "--json").stdout)
+    assert (told["inputs"], told["outputs"]) == (["text", "text_mask"], ["posteriors"])
+    assert 0 <= told["difference"] < 1e-5
     model = onnx.load(tmp_path / "text.onnx", load_external_data=False)
     facts = {one.key: json.loads(one.value) for one in model.metadata_props}
     assert facts["labels"] == ["angry", "sad", 'fear"\n']
@@ -186,7 +184,7 @@ def test_a_file_that_differs_is_not_left(text_head: Path, tmp_path: Path, monkey
 
 def test_without_the_extra_it_is_named(text_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    result = mmser_export(text_head, tmp_path / "text.onnx")
+    result = mmser("export", text_head, "--onnx", tmp_path / "text.onnx")
     assert result.exit_code == 1
     assert "Error: ONNX files need the package onnxruntime: pip install mmser[onnx]" in result.stderr
 

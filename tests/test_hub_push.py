@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from sklearn.metrics import balanced_accuracy_score
 from small_cache import make_rows, write_cache
+from small_corpus import mmser
 
-from mmser.cli import main
 from mmser.errors import MmserError
 from mmser.heads import Head
 from mmser.publish.card import code
@@ -168,28 +167,27 @@ def test_a_head_without_its_run_has_a_card_too(head: Path, tmp_path: Path) -> No
 # the command
 
 
-def mmser_push(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["hub", "push", *map(str, arguments)])
-
-
 def test_a_dry_run_asks_nothing_of_the_hub(head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi", None)
     monkeypatch.chdir(tmp_path)
-    result = mmser_push(head, "me/head", "--dry-run")
+    result = mmser("hub", "push", head, "me/head", "--dry-run")
     assert result.exit_code == 0, result.output
     assert result.stdout == ("Written to hub/me/head: config.json, model.safetensors, README.md. Nothing was pushed\n")
     assert sorted(path.name for path in (tmp_path / "hub" / "me" / "head").iterdir()) == sorted(FILES)
+    told = json.loads(mmser("hub", "push", head, "me/head", "--dry-run", "--json").stdout)
+    assert told == {"repo": "me/head", "files": list(FILES), "folder": "hub/me/head", "url": None}
 
 
 def test_the_command_says_where_it_went(head: Path, api: StandInApi) -> None:
-    assert mmser_push(head, "me/head").stdout == "Pushed to https://hub/me/head\n"
+    assert mmser("hub", "push", head, "me/head").stdout == "Pushed to https://hub/me/head\n"
     assert api.asked[0] == ("me/head", {"private": None, "exist_ok": True})
+    assert json.loads(mmser("hub", "push", head, "me/head", "--json").stdout)["url"] == "https://hub/me/head"
 
 
 @pytest.mark.parametrize("repo", ["head", "../head", "me/..", "me/a/b", "me/he ad", "me/h\u00e4d", ""])
 def test_a_name_that_is_none(head: Path, tmp_path: Path, repo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = mmser_push(head, repo, "--dry-run")
+    result = mmser("hub", "push", head, repo, "--dry-run")
     assert result.exit_code == 1
     assert "names no repository; expected OWNER/NAME" in result.stderr
     assert not list(tmp_path.iterdir())
@@ -198,7 +196,7 @@ def test_a_name_that_is_none(head: Path, tmp_path: Path, repo: str, monkeypatch:
 @pytest.mark.parametrize("kind", [OfflineModeIsEnabled, ConnectionError, HTTPError])
 def test_what_the_hub_refuses_is_one_error(head: Path, api: StandInApi, kind: type[Exception]) -> None:
     api.error = kind("401: who\nare you?")
-    result = mmser_push(head, "me/head")
+    result = mmser("hub", "push", head, "me/head")
     assert result.exit_code == 1
     assert "Error: me/head could not be pushed to the hub: 401: who are you? (log in with hf auth" in result.stderr
     assert not api.files

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from small_cache import edit_manifest
-from small_corpus import make_corpus, run
+from small_corpus import make_corpus, mmser, run
 
 from mmser.cache import Cache
-from mmser.cli import main
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Sequence
 from mmser.heads.bayesian_coattention import StochasticAttention
@@ -89,12 +88,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     edit_manifest(folder / "cache", tell)
     return folder / "cache"
-
-
-def mmser(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert "Traceback" not in result.output
-    return result
 
 
 def trained(cache: Path, out: Path, *more: object) -> Result:

@@ -5,20 +5,39 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from small_cache import POOLED, write_cache
 from small_corpus import IDS, make_corpus, mmser
 
 from mmser.cache import Cache
+from mmser.cli import main
 from mmser.commands.output import Output
 from mmser.show import Meter
 from mmser.train.compare import compare
 
 QUICK = ("--head", "late-fusion", "--epochs", 3, "--set", "hidden=4", "--learning-rate", "0.03,0.01")
+
+
+def commands(command: click.Command = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every command that can be run, by its words."""
+    if not isinstance(command, click.Group):
+        yield " ".join(path), command
+        return
+    for name, own in command.commands.items():
+        yield from commands(own, (*path, name))
+
+
+@pytest.mark.parametrize("command", [pytest.param(own, id=name) for name, own in commands()])
+def test_every_command_prints_its_result_alone_or_as_json(command: click.Command) -> None:
+    """No exception so far: what prints nothing would need none, but every command says at least what it wrote."""
+    helps = {flag: own.help for own in command.params if isinstance(own, click.Option) for flag in own.opts}
+    assert helps["--quiet"] == helps["-q"] == "No progress and no notes, only the result and errors."
+    assert helps["--json"] == "Print the result as one JSON object."
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +128,48 @@ def test_extraction_as_json(tmp_path: Path) -> None:
     assert first["failures"] == []
     pooled = told("pool", cache, "--align", "textgrid", "--keep", "word", "--pooling", "max", "-q")
     assert pooled["added"] == 2
+
+
+GRID = """
+[base]
+head = "speech-probe"
+epochs = 2
+set = { hidden = 4 }
+[axes]
+layer = [9, 7]
+"""
+
+
+def test_an_ablation_and_its_report_as_json(cache: Path, tmp_path: Path) -> None:
+    grid, folder = tmp_path / "my.toml", tmp_path / "run"
+    grid.write_text(GRID)
+    asked = ("ablate", cache, grid, "--out", folder)
+    plan = told(*asked, "--dry-run")
+    (group,) = plan["groups"]
+    assert (group["cells"], group["heads"], group["shared"], plan["finished"]) == (["9"], 6, 0, [])
+    assert group["seconds"] > 0
+    assert list(plan["failures"]) == ["7"]
+    result = mmser(*asked, "--json")
+    assert result.exit_code == 3
+    found = json.loads(result.stdout)
+    assert found["failures"] == plan["failures"]
+    assert found["lines"] == [stored(folder / "cells" / "9" / "summary.json")["lines"][0] | {"head": "layer 9"}]
+    assert "1 of 2 cells could not be trained" in result.stderr
+    quiet = mmser(*asked, "-q")
+    assert quiet.stdout.splitlines()[0].startswith("head ")  # no plan before it
+    assert quiet.stderr.count("\n") == 1
+    presets = told("ablate", "--list-presets")["presets"]
+    assert told("ablate", "--show-preset", "layers")["text"].startswith(f"# {presets['layers']}")
+
+    report = told("report", folder, "--explore", cache, "--explore-limit", 2)
+    assert report["failures"] == plan["failures"]
+    assert [(row["row"], row["ua"]) for row in report["rows"]] == [("layer 9", found["lines"][0]["ua"])]
+    assert report["rows"][0]["p_ua"] is None  # the baseline itself
+    assert report["rows"][0]["baseline"] is True
+    assert [Path(path).name for path in report["tables"]] == ["table.csv", "table.md", "table.tex"]
+    assert report["explorer"]["num_detailed"] == 2
+    assert Path(report["explorer"]["path"]).stat().st_size == report["explorer"]["num_bytes"]
+    assert told("report", folder)["explorer"] is None
 
 
 # --- where progress goes

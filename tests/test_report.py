@@ -90,7 +90,7 @@ def test_the_baseline_is_chosen_by_name_or_label(ablation: Path, tmp_path: Path)
     assert re.search(r"Report: .*report.html \(4\.\d MB", result.stdout)
     wrong = mmser("report", folder, "--baseline", "fusoin")
     assert wrong.exit_code == 1
-    assert "no row 'fusoin'; did you mean 'fusion'? There are" in wrong.stderr
+    assert "no row 'fusoin' (did you mean 'fusion'?); there are " in wrong.stderr
 
 
 def test_latex_and_markdown_print_names_as_they_are(ablation: Path) -> None:
@@ -292,5 +292,31 @@ def test_folders_that_are_no_study_are_refused(ablation: Path, tmp_path: Path) -
         read_study(tmp_path)
     shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
     (tmp_path / "run" / "summary.json").write_text('{"lines": [{"head": "x"}]}')
-    with pytest.raises(ProtocolError, match=r"summary\.json: not what this version of mmser writes"):
+    with pytest.raises(ProtocolError, match=r"summary\.json is not what this version of mmser writes"):
         read_study(tmp_path / "run")
+    whole = json.loads((ablation / "cells" / "one-seed" / "summary.json").read_text())
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({**whole, "notes": None}).replace('"notes"', '"note"'))
+    with pytest.raises(ProtocolError, match=r"not what this version of mmser writes \(KeyError\('notes'\)\)"):
+        read_study(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not readable as CSV"),
+        ("a,b\n1,2,3,4\n1\n1,2,3,4,5\n", "not readable as CSV"),
+        ("utterance_id,head\nu1,speech-probe\n", "no column 'speaker'; expected what mmser train-head writes"),
+    ],
+)
+def test_damaged_predictions_are_said(ablation: Path, tmp_path: Path, text: str, message: str) -> None:
+    folder = shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
+    (folder / "predictions.csv").write_text(text)
+    with pytest.raises(ProtocolError, match=rf"predictions\.csv: {message}"):
+        write_report(folder)
+
+
+def test_a_damaged_list_of_failures_is_said(ablation: Path, tmp_path: Path) -> None:
+    shutil.copy(ablation / "ablation.json", tmp_path)
+    (tmp_path / "failed.csv").write_text("name,reason\n")
+    with pytest.raises(ProtocolError, match=r"failed\.csv: not the table that mmser ablate writes"):
+        read_study(tmp_path)

@@ -423,6 +423,8 @@ def test_runs_that_diverge_are_reported_also_when_they_are_read_again(cache: Pat
         ({"granularity": "token"}, "granularity is 'token'; expected one of"),
         ({"settings": {"width": 8}}, "no option 'width' of speech-probe; there are dropout, hidden, pooling"),
         ({"settings": {"hidden": "big"}}, "option hidden=big: expected int"),
+        ({"settings": {"hidden": 8.5}}, "option hidden=8.5: expected int"),
+        ({"settings": {"hidden": None}}, "option hidden=None: expected int"),
         ({"settings": {"dropout": "1.5"}}, "dropout is 1.5; expected at least 0 and less than 1"),
         ({"device": "tpu9"}, "device 'tpu9' cannot be used here"),
         ({"learning_rate": 0.0}, "learning rate 0 and weight decay 0.01; expected a positive rate"),

@@ -120,6 +120,12 @@ def test_what_fails_is_named_and_the_rest_goes_on(corpus: Path, model: Path) -> 
     assert result.exit_code == 3
     assert "2 of 6 utterances could not be transcribed" in result.stderr
     assert "Left out: 2 not transcribed" in result.stdout
+    again = mmser("transcribe", corpus, "--model", model, "--out", out, "--jobs", 2, "--json")
+    told = json.loads(again.stdout)
+    assert (again.exit_code, told["transcribed"], told["kept"]) == (3, 4, 4)
+    assert [one["utterance_id"] for one in told["failures"]] == ["u2", "u4"]
+    assert "u4.wav' is not there" in told["failures"][1]["reason"]
+    assert told["word_errors"]["not_transcribed"] == 2
     failed = (corpus.with_name("asr.failed.csv")).read_text(encoding="utf-8")
     assert 'u2,asr_text,"audio' in failed
     assert "u4.wav' is not there" in failed

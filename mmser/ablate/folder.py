@@ -23,6 +23,7 @@ from mmser.cache.writer import difference
 from mmser.errors import ProtocolError
 from mmser.train.compare import read_json
 from mmser.train.folder import write_csv, write_json, write_text
+from mmser.train.members import settled_like
 
 FORMAT = 1
 """Version of ``ablation.json``."""
@@ -54,11 +55,16 @@ def check_same(folder: Path, grid: Grid, cache: Path) -> None:
         raise ProtocolError(
             f"{folder} holds an ablation of cache {stored.get('cache')!r}, not {cache.name!r}; give another --out"
         )
-    before = {cell["name"]: cell["experiment"] for cell in stored.get("cells", [])}
+    try:
+        before = {cell["name"]: dict(cell["experiment"]) for cell in stored["cells"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"{path}: not what mmser ablate writes ({error!r}); give another --out") from error
     for cell in grid.cells:
         begun = any((cell_folder(folder, cell.name) / "heads").glob("*/config.json"))
-        changed = difference(before.get(cell.name, {}), _as_json(cell.experiment)) if begun else []
-        if changed and cell.name in before:
+        if not begun or cell.name not in before:
+            continue
+        changed = difference(settled_like(before[cell.name], cell.experiment), _as_json(cell.experiment))
+        if changed:
             raise ProtocolError(
                 f"{folder}: cell {cell.name!r} was trained otherwise: {'; '.join(changed)}. Give another --out, or "
                 f"delete {cell_folder(folder, cell.name)}"

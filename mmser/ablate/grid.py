@@ -11,11 +11,11 @@ from math import prod
 from typing import Any
 
 from mmser.ablate.names import label, name_part, shown, slug
-from mmser.ablate.values import SETTING, did_you_mean, experiment_of, options_of
-from mmser.checks import check_choice
+from mmser.ablate.values import SETTING, experiment_of, options_of
+from mmser.checks import check_choice, did_you_mean
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
-from mmser.train.members import FUSIONS, head_options, members_of
+from mmser.train.members import FUSIONS, head_options, members_of, settled
 from mmser.train.options import Experiment
 
 if sys.version_info >= (3, 11):
@@ -221,8 +221,9 @@ def _concerning(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _checked(options: Mapping[str, Any], where: str) -> Experiment:
     """The experiment, its head's options known to be some; what depends on the cache shows when it trains."""
-    experiment = experiment_of(options, where)
+    asked = experiment_of(options, where)
     try:
+        experiment = settled(asked)
         for member in members_of(experiment):
             head_options(experiment, member.head)
     except ProtocolError as error:

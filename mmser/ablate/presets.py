@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from mmser.ablate.values import did_you_mean
+from mmser.checks import did_you_mean
 from mmser.errors import ProtocolError
 
 

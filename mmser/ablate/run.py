@@ -94,14 +94,15 @@ def _train(
     folders = [cell_folder(folder, cell.name) for cell in cells]
     try:
         train([cell.experiment for cell in cells], folders, report=report)
+        return {}
     except (MmserError, torch.OutOfMemoryError) as error:
         if len(cells) == 1:
             return {cells[0].name: str(error)}
-        failed: dict[str, str] = {}
-        for cell in cells:
-            failed |= _train(train, [cell], folder, report)
-        return failed
-    return {}
+    # what the attempt held is free again only here, outside of the except block
+    failed: dict[str, str] = {}
+    for cell in cells:
+        failed |= _train(train, [cell], folder, report)
+    return failed
 
 
 class _Count:

@@ -1,10 +1,10 @@
 """From values in TOML to experiments: the options of ``mmser train-head``, by their names there, of their own types."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
+from mmser.checks import did_you_mean
 from mmser.errors import ProtocolError
 from mmser.train.options import Experiment, Training
 from mmser.train.presets import PRESETS
@@ -157,13 +157,3 @@ def experiment_of(options: Mapping[str, Any], where: str) -> Experiment:
         return Experiment(settings=settings, training=replace(Training(), **training), **rest)
     except ProtocolError as error:
         raise ProtocolError(f"{where}: {error}") from error
-
-
-def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """A suggestion, where something known is close.
-
-    >>> did_you_mean("granularty", ["granularity", "layer"])
-    " (did you mean 'granularity'?)"
-    """
-    close = get_close_matches(name, list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

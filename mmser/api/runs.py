@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mmser.api.figures import confusion_figure, layers_figure
-from mmser.errors import ProtocolError
 from mmser.heads import Head
 from mmser.train.compare import compare as compare_folders
 from mmser.train.compare import read_json, read_predictions
@@ -70,16 +69,12 @@ class Runs:
         Raises:
             ProtocolError: no such head, or no classes.
         """
-        lines = {line.head: line for line in self.lines}
-        if not lines:
-            raise ProtocolError(f"{self.folder}: rates dimensions; it has no classes to confuse")
-        head = head or self.lines[-1].head
-        if head not in lines:
-            raise ProtocolError(f"{self.folder}: no head {head!r}; there are {', '.join(lines)}")
-        return confusion_figure(lines[head], self.labels)
+        return confusion_figure(self.folder, head)
 
     def plot_layers(self) -> "Figure":
         """The weights that heads learned for the layers of the speech encoder, over all folds and seeds.
+
+        Of settings that dev chose among, those of the chosen ones alone.
 
         Raises:
             ProtocolError: the heads read one layer.

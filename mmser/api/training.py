@@ -1,13 +1,12 @@
 """``train_head`` with every option as a keyword."""
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from mmser.api.runs import Runs
-from mmser.checks import check_choice
+from mmser.checks import check_choice, did_you_mean
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.show import meter
@@ -109,6 +108,5 @@ def _refuse_unknown(names: Collection[str], head: str, members: Sequence[str]) -
     known = {*_OF_EXPERIMENT, *_OF_TRAINING, *of_heads, "out", "quiet"}
     for name in names:
         if name not in of_heads:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its own are {', '.join(sorted(of_heads))}"
-            raise ProtocolError(f"no option {name!r} of {head} or of its training; {hint}")
+            hint = did_you_mean(name, known) or f"; its own are {', '.join(sorted(of_heads))}"
+            raise ProtocolError(f"no option {name!r} of {head} or of its training{hint}")

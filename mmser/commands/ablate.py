@@ -4,6 +4,7 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmser.commands import EXIT_SOME_FAILED
+from mmser.commands.output import Output, with_output
 from mmser.errors import ProtocolError
 from mmser.train.presets import PRESETS
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--list-presets", is_flag=True, help="Name the presets and stop.")
 @click.option("--show-preset", metavar="NAME", help="Print a preset, to be edited, and stop.")
+@with_output
 def ablate(
     cache_path: Path | None,
     grid_path: Path | None,
@@ -41,6 +44,7 @@ def ablate(
     dry_run: bool,
     list_presets: bool,
     show_preset: str | None,
+    output: Output,
     **changes: Any,
 ) -> None:
     """Train the cells of a grid on a CACHE, and print their table.
@@ -56,32 +60,44 @@ def ablate(
     from mmser.ablate.plan import plan_ablation
     from mmser.ablate.presets import preset_names, preset_purpose, preset_text
     from mmser.ablate.run import ablate as run
-    from mmser.show import meter
 
     if list_presets:
-        for name in preset_names():
-            click.echo(f"{name:24}{preset_purpose(name)}")
+        purposes = {name: preset_purpose(name) for name in preset_names()}
+        output.give({"presets": purposes}, lambda: _show_purposes(purposes))
         return
     if show_preset is not None:
-        click.echo(preset_text(show_preset), nl=False)
+        text = preset_text(show_preset)
+        output.give({"preset": show_preset, "text": text}, lambda: click.echo(text, nl=False))
         return
     if cache_path is None or (grid_path is None) == (preset is None):
         raise click.UsageError("name a CACHE, and either GRID.toml or --preset NAME (--list-presets)")
     grid = _grid(cache_path, grid_path, preset, changes)
     folder = out or Path("runs") / cache_path.name / (preset or Path(str(grid_path)).stem)
     plan = plan_ablation(cache_path, grid, folder)
-    _show_plan(grid, plan)
     if dry_run:
+        output.give({"folder": str(folder), **_plan_json(plan)}, lambda: _show_plan(grid, plan))
         return
+    if not (output.quiet or output.as_json):
+        _show_plan(grid, plan)
     command = shlex.join(["mmser", *sys.argv[1:]])
     train = partial(run, cache_path, grid, plan, folder, command=command, tensorboard=tensorboard)
-    with meter() as progress:
+    with output.meter() as progress:
         done = train(report=progress, say=progress.say)
-    _show_ablation(grid, done)
+    output.give(_ablation_json(done), lambda: _show_ablation(done))
     if tensorboard:
-        click.echo(f"To look at: tensorboard --logdir {folder / 'cells'}")
+        output.say(f"To look at: tensorboard --logdir {folder / 'cells'}")
     if done.failures:
+        click.echo(
+            f"{len(done.failures)} of {len(grid.cells)} cells could not be trained; {done.folder / 'failed.csv'} says "
+            f"why: {', '.join(done.failures)}",
+            err=True,
+        )
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _show_purposes(purposes: dict[str, str]) -> None:
+    for name, purpose in purposes.items():
+        click.echo(f"{name:24}{purpose}")
 
 
 def _grid(cache_path: Path, grid_path: Path | None, preset: str | None, changes: dict[str, Any]) -> "Grid":
@@ -104,8 +120,8 @@ def _grid(cache_path: Path, grid_path: Path | None, preset: str | None, changes:
         text, where = preset_text(preset), f"preset {preset}"
     else:
         text, where = _text_of(Path(str(grid_path))), str(grid_path)
-    speech = [cache.stream(name) for cache in [Cache(cache_path)] for name in cache.stream_names]
-    stored = next((own.layers for own in speech if own.name.startswith(("pooled/", "speech/"))), [])
+    streams = Cache(cache_path).streams.values()
+    stored = next((own.layers for own in streams if own.name.startswith(("pooled/", "speech/"))), [])
     return read_grid(text, where, overrides, stored_layers=stored)
 
 
@@ -140,14 +156,34 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
         click.echo(f"{name}: {reason}", err=True)
 
 
-def _show_ablation(grid: "Grid", done: "Ablation") -> None:
+def _plan_json(plan: "Plan") -> dict[str, Any]:
+    """What there is to train; the seconds are an estimate."""
+    groups = [
+        {
+            "cells": [cell.name for cell in group.cells],
+            "heads": group.num_heads,
+            "shared": group.num_copied,
+            "seconds": group.seconds,
+        }
+        for group in plan.groups
+    ]
+    return {"groups": groups, "finished": [cell.name for cell in plan.finished], "failures": plan.failures}
+
+
+def _ablation_json(done: "Ablation") -> dict[str, Any]:
+    """The rows of the table, and the cells that have none."""
+    from mmser.train.folder import as_json
+
+    return {
+        "folder": str(done.folder),
+        "lines": [as_json(asdict(line)) for line in done.lines],
+        "rating_lines": [as_json(asdict(line)) for line in done.rating_lines],
+        "failures": dict(done.failures),
+    }
+
+
+def _show_ablation(done: "Ablation") -> None:
     from mmser.commands.tables import print_lines
 
     print_lines(done.lines, done.rating_lines)
-    if done.failures:
-        click.echo(
-            f"{len(done.failures)} of {len(grid.cells)} cells could not be trained; {done.folder / 'failed.csv'} says "
-            f"why: {', '.join(done.failures)}",
-            err=True,
-        )
     click.echo(f"Written to {done.folder}. A page and tables for a paper: mmser report {done.folder}")

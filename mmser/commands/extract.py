@@ -102,30 +102,25 @@ def extract(manifest_path: Path, cache_path: Path, keep: str, output: Output, **
     table = read_manifest(manifest_path)
     with output.meter() as progress:
         summary = run(table, cache_path, asked, progress, progress.say)
-    output.give(
-        {
-            "cache": str(cache_path),
-            "utterances": summary.num_utterances,
-            "added": summary.added,
-            "aligned": summary.num_aligned,
-            "coverage": coverage_json(summary.coverage),
-            "notes": list(summary.notes),
-            "failures": [
-                {"utterance_id": uid, "stream": stream, "reason": why}
-                for (uid, stream), why in summary.failures.items()
-            ],
-        },
-        lambda: show_added(summary, cache_path),
-    )
+    output.give(extraction_json(summary, cache_path), lambda: show_added(summary, cache_path))
     show_notes(summary, cache_path, say=output.say)
     if summary.failures:
         sys.exit(EXIT_SOME_FAILED)
 
 
-def show_extraction(summary: "Summary", cache_path: Path) -> None:
-    """Print what an extraction added, what it leaves out and why."""
-    show_added(summary, cache_path)
-    show_notes(summary, cache_path)
+def extraction_json(summary: "Summary", cache_path: Path) -> dict[str, Any]:
+    """What an extraction added, what it leaves out and why."""
+    return {
+        "cache": str(cache_path),
+        "utterances": summary.num_utterances,
+        "added": summary.added,
+        "aligned": summary.num_aligned,
+        "coverage": coverage_json(summary.coverage),
+        "notes": list(summary.notes),
+        "failures": [
+            {"utterance_id": uid, "stream": stream, "reason": why} for (uid, stream), why in summary.failures.items()
+        ],
+    }
 
 
 def show_added(summary: "Summary", cache_path: Path) -> None:

@@ -3,8 +3,14 @@
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from mmser.commands.output import Output, with_output
+
+if TYPE_CHECKING:
+    from mmser.publish.onnx_file import OnnxFile
 
 
 @click.command()
@@ -12,7 +18,8 @@ import click
 @click.option(
     "--onnx", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="ONNX file to write."
 )
-def export(head: Path, path: Path) -> None:
+@with_output
+def export(head: Path, path: Path, output: Output) -> None:
     """Write the trained HEAD of a run folder as one ONNX file, checked with onnxruntime.
 
     It takes the states of the head's encoders, with masks, and gives posteriors and ratings; what they mean is in the
@@ -24,6 +31,11 @@ def export(head: Path, path: Path) -> None:
     from mmser.publish.onnx_file import export_onnx
 
     written = export_onnx(head, path)
+    told = {"onnx": str(written.path), "inputs": list(written.inputs), "outputs": list(written.outputs)}
+    output.give({**told, "difference": written.difference}, lambda: _show_export(written))
+
+
+def _show_export(written: "OnnxFile") -> None:
     click.echo(f"takes   {', '.join(written.inputs)}")
     click.echo(f"gives   {', '.join(written.outputs)}")
     click.echo(f"onnxruntime and torch differ by {written.difference:.1e} at most. Written to {written.path}")
@@ -43,7 +55,8 @@ def hub() -> None:
 @click.argument("repo")
 @click.option("--private", is_flag=True, help="Nobody else may see it.")
 @click.option("--dry-run", is_flag=True, help="Write the files to hub/REPO, and ask nothing of the hub.")
-def push(head: Path, repo: str, private: bool, dry_run: bool) -> None:
+@with_output
+def push(head: Path, repo: str, private: bool, dry_run: bool, output: Output) -> None:
     """Push the trained HEAD of a run folder to REPO (OWNER/NAME), with a card that says what it is.
 
     Up go config.json, model.safetensors and README.md, and nothing else.
@@ -53,8 +66,12 @@ def push(head: Path, repo: str, private: bool, dry_run: bool) -> None:
     """
     from mmser.publish import hub as publish
 
+    told = {"repo": repo, "files": list(publish.FILES)}
     if dry_run:
-        publish.write_repository(head, repo, Path("hub") / repo)
-        click.echo(f"Written to {Path('hub') / repo}: {', '.join(publish.FILES)}. Nothing was pushed")
-        return
-    click.echo(f"Pushed to {publish.push(head, repo, private=private)}")
+        folder = Path("hub") / repo
+        publish.write_repository(head, repo, folder)
+        line = f"Written to {folder}: {', '.join(publish.FILES)}. Nothing was pushed"
+        output.give({**told, "folder": str(folder), "url": None}, lambda: click.echo(line))
+    else:
+        url = publish.push(head, repo, private=private)
+        output.give({**told, "folder": None, "url": url}, lambda: click.echo(f"Pushed to {url}"))

@@ -2,12 +2,15 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmser.commands.output import Output, with_output
 from mmser.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Row that the explorer shows; again for another. [default: the 12 best]",
 )
+@with_output
 def report(
     folder: Path,
     baseline: str | None,
@@ -42,6 +46,7 @@ def report(
     with_audio: bool,
     explore_limit: int | None,
     rows: tuple[str, ...],
+    output: Output,
 ) -> None:
     """Write table.csv, table.md, table.tex and a page, report.html, into FOLDER.
 
@@ -58,33 +63,52 @@ def report(
     mmser report runs/zhao2022 --explore cache/iemocap --explore-row "early, word" --explore-row "text alone"
     """
     from mmser.report import explore, write_report
-    from mmser.show import meter
 
     if cache_path is None and (with_audio or explore_limit is not None or rows):
         raise ProtocolError("--with-audio, --explore-limit and --explore-row belong to --explore CACHE")
-    with meter() as progress:
+    explored = None
+    with output.meter() as progress:
         if cache_path is not None:  # first: the report links to it
             asked = partial(explore, folder, cache_path, with_audio=with_audio, limit=explore_limit)
             explored = asked(rows=rows, report=progress)
         written = write_report(folder, baseline=baseline, report=progress)
-    show_report(written)
-    if cache_path is not None:
-        show_explored(explored)
+    told = {**report_json(written), "explorer": None if explored is None else explored_json(explored)}
+    output.give(told, lambda: show_report(written))
+    if explored is not None and not output.as_json:
+        show_explored(explored, say=output.say)
 
 
-def show_explored(explored: "Explored") -> None:
-    """Say where the explorer lies, how large it is and what it leaves out."""
+def report_json(written: "Written") -> dict[str, Any]:
+    """What a report consists of: its files, its table in full, and what has no row in it."""
+    from mmser.train.folder import as_json
+
+    return {
+        "page": str(written.page),
+        "tables": [str(path) for path in written.tables],
+        "rows": as_json(written.figures.to_dict("records")),
+        "notes": list(written.table.notes),
+        "failures": dict(written.table.failed),
+    }
+
+
+def explored_json(explored: "Explored") -> dict[str, Any]:
+    """What an explorer holds and leaves out."""
+    return {**asdict(explored), "path": str(explored.path), "notes": list(explored.notes)}
+
+
+def show_explored(explored: "Explored", say: Callable[[str], Any] = click.echo) -> None:
+    """Say where the explorer lies and how large it is; by ``say``, what it leaves out and who may have it."""
     from mmser.show import size
 
     for note in explored.notes:
-        click.echo(f"Note: {note}")
+        say(f"Note: {note}")
     audio = f", {size(explored.audio_bytes)} of it recordings" if explored.audio_bytes else ""
     click.echo(
         f"Explorer: {explored.path} ({size(explored.num_bytes)}{audio}): {explored.num_utterances} utterances, "
         f"{explored.num_detailed} of them in detail"
     )
     if explored.audio_bytes:
-        click.echo("It holds the corpus's recordings: pass it on only where the corpus's licence allows that")
+        say("It holds the corpus's recordings: pass it on only where the corpus's licence allows that")
 
 
 def show_report(written: "Written") -> None:

@@ -11,10 +11,12 @@ import click
 
 from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.defaults import default_of
+from mmser.commands.output import Output, with_output
 from mmser.transcribe.options import COLUMN, TASKS, Recognition
 
 if TYPE_CHECKING:
     from mmser.manifest import Manifest
+    from mmser.transcribe.transcripts import Transcripts
     from mmser.transcribe.word_errors import Comparison, WordErrors
 
 _GROUPS = ("label", "speaker")
@@ -48,7 +50,8 @@ def _recognition_options(command: Any) -> Any:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The manifest to write.")
 @click.option("--column", default=COLUMN, help="Of the recognised text.")
 @_recognition_options
-def transcribe(manifest_path: Path, out: Path, column: str, **options: Any) -> None:
+@with_output
+def transcribe(manifest_path: Path, out: Path, column: str, output: Output, **options: Any) -> None:
     """Add what a speech recogniser hears to a MANIFEST, as a column of text.
 
     Models are those of transformers: Whisper, or wav2vec 2.0, HuBERT, WavLM and data2vec-audio for CTC. Run again, only
@@ -61,17 +64,26 @@ def transcribe(manifest_path: Path, out: Path, column: str, **options: Any) -> N
     mmser transcribe mine.csv --model models/whisper --column text --out told.csv
     """
     from mmser.manifest import read_manifest
-    from mmser.show import meter
     from mmser.transcribe.table import failures_path, transcribe_manifest
     from mmser.transcribe.word_errors import spell
 
     table = read_manifest(manifest_path)
-    with meter() as progress:
+    with output.meter() as progress:
         found = transcribe_manifest(table, out, Recognition(**options), column, progress)
-    kept = f", {found.num_kept} of them in an earlier run" if found.num_kept else ""
-    click.echo(f"{out}: {len(found.texts)} of {len(table)} utterances transcribed in column {column}{kept}")
-    if any(u.text and spell(u.text) for u in table.utterances() if u.utterance_id in found.texts):
-        show_comparison(_compare(read_manifest(out), out, "text", column, None))
+    told = any(u.text and spell(u.text) for u in table.utterances() if u.utterance_id in found.texts)
+    errors = _compare(read_manifest(out), out, "text", column, None) if told else None
+    output.give(
+        {
+            "out": str(out),
+            "column": column,
+            "utterances": len(table),
+            "transcribed": len(found.texts),
+            "kept": found.num_kept,
+            "word_errors": None if errors is None else errors.as_json(),
+            "failures": [{"utterance_id": uid, "reason": reason} for uid, reason in found.failures.items()],
+        },
+        lambda: _show_transcripts(out, column, len(table), found, errors),
+    )
     if found.failures:
         uid, reason = next(iter(found.failures.items()))
         click.echo(
@@ -82,6 +94,15 @@ def transcribe(manifest_path: Path, out: Path, column: str, **options: Any) -> N
         sys.exit(EXIT_SOME_FAILED)
 
 
+def _show_transcripts(
+    out: Path, column: str, num_utterances: int, found: "Transcripts", errors: "Comparison | None"
+) -> None:
+    kept = f", {found.num_kept} of them in an earlier run" if found.num_kept else ""
+    click.echo(f"{out}: {len(found.texts)} of {num_utterances} utterances transcribed in column {column}{kept}")
+    if errors is not None:
+        show_comparison(errors)
+
+
 @click.command()
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.option("--gold", default="text", help="The column of what was said.")
@@ -89,9 +110,9 @@ def transcribe(manifest_path: Path, out: Path, column: str, **options: Any) -> N
 @click.option("--by", show_default=False, help="Columns to tell apart. [default: label,speaker, where there are such]")
 @click.option("--case", is_flag=True, help="Capitals count.")
 @click.option("--punctuation", is_flag=True, help="Punctuation counts.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@with_output
 def wer(
-    manifest_path: Path, gold: str, column: str, by: str | None, case: bool, punctuation: bool, as_json: bool
+    manifest_path: Path, gold: str, column: str, by: str | None, case: bool, punctuation: bool, output: Output
 ) -> None:
     """Word error rates of a MANIFEST's recognised text, per class and per speaker.
 
@@ -102,19 +123,13 @@ def wer(
     mmser wer asr.csv
     mmser wer asr.csv --gold text --column asr_text --by label,session --json
     """
-    import json
-
     from mmser.manifest import read_manifest
 
     asked = None if by is None else [part.strip() for part in by.split(",") if part.strip()]
     table = read_manifest(manifest_path)
     found = _compare(table, manifest_path, gold, column, asked, case=case, punctuation=punctuation)
-    if as_json:
-        asked_for = {"column": column, "case": case, "punctuation": punctuation}
-        about = {"manifest": str(manifest_path), **asked_for, **found.as_json()}
-        click.echo(json.dumps(about, indent=1, ensure_ascii=False))
-    else:
-        show_comparison(found)
+    about = {"manifest": str(manifest_path), "column": column, "case": case, "punctuation": punctuation}
+    output.give({**about, **found.as_json()}, lambda: show_comparison(found))
 
 
 def _compare(

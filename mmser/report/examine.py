@@ -1,8 +1,7 @@
 """What the predictions of each row say beyond its summary: who is in them, each speaker's UA, and p against a row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -10,9 +9,7 @@ from mmser.errors import ProtocolError
 from mmser.metrics import unweighted_average_recall
 from mmser.report.read import Row, Study
 from mmser.train.compare import Difference, adjusted, compare_heads
-
-Report = Callable[[str, int, int], Any]
-"""Told what is going on: its name, how many are done, and of how many."""
+from mmser.train.once import Report
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from mmser.cache import Cache
 from mmser.errors import MmserError, ProtocolError
 from mmser.records import Utterance
 from mmser.report.explorer_answers import Answers, read_answers
-from mmser.report.explorer_details import Details, Report, best_first, details_of
+from mmser.report.explorer_details import Details, best_first, details_of
 from mmser.train.folder import write_text
+from mmser.train.once import Report
 
 LIMIT = 200
 """Utterances with waveform, segments and attention, unless told otherwise."""

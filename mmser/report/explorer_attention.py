@@ -1,6 +1,6 @@
 """Where co-attention looked, for the explorer: the weights of heads that never trained on the utterance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mmser.train.apply import Applied, apply, sources_of
 from mmser.train.columns import stored_column
 from mmser.train.compare import read_json
 from mmser.train.features import Sources
+from mmser.train.once import Report
 from mmser.units import FrameGrid
 
 STEPS = 65535
@@ -39,9 +40,7 @@ def has_attention(answers: Answers) -> bool:
     return any(kind is not None and hasattr(kind.module, "forward_with_attention") for kind in kinds)
 
 
-def attention_of(
-    answers: Answers, cache: Cache, ids: Sequence[str], report: Callable[[str, int, int], Any] = lambda *_: None
-) -> Looks:
+def attention_of(answers: Answers, cache: Cache, ids: Sequence[str], report: Report = lambda *_: None) -> Looks:
     """Where a head looked in some of its test utterances: each is asked of the fold that tests it, of the first seed.
 
     Heads of other seeds look elsewhere with the same numbers, so that a mean over seeds would be of nothing.

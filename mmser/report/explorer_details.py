@@ -1,6 +1,6 @@
 """What the explorer shows of the utterances that are worth a look: sound, segments, and where heads looked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,10 @@ from mmser.report.explorer_answers import Answers
 from mmser.report.explorer_attention import attention_of, has_attention
 from mmser.report.explorer_sound import alignments_of, sound_of, tiers_of
 from mmser.train.compare import read_json
+from mmser.train.once import Report
 
 MOST_ATTENDING = 3
 """Heads whose attention is kept, the best ones: each adds some 10 kB an utterance."""
-
-Report = Callable[[str, int, int], Any]
-"""Told how far it is: with what, how much is done, and of how much."""
 
 Details = dict[str, dict[str, Any]]
 """What is shown of each utterance, by its id."""

@@ -8,11 +8,26 @@ from numpy.typing import NDArray
 from mmser.report.drawing import COLOURS, Drawing, Figure, digits, errors, line
 from mmser.report.examine import Examined
 from mmser.report.heads import Course, course, layer_weights
+from mmser.report.read import Row
 
 
 def learned_layers(examined: Sequence[Examined]) -> Figure | None:
     """What each row's heads learnt to weigh encoder layers by."""
-    by_row = [(one.row.label, layer_weights(one.row)) for one in examined]
+    drawing = drawn_layers([one.row for one in examined])
+    text = (
+        "The softmax weights of heads that mix layers: mean over folds and seeds, bars of one standard deviation. "
+        "Training begins with equal weights, so mind the scale: heads that barely moved differ from those by chance."
+    )
+    return None if drawing is None else Figure("weights", "Learned layer weights", text, (drawing,))
+
+
+def drawn_layers(rows: Sequence[Row]) -> Drawing | None:
+    """The layer weights of rows whose heads mix layers; None where none does.
+
+    Raises:
+        ProtocolError: a head's file is damaged.
+    """
+    by_row = [(row.label, layer_weights(row)) for row in rows]
     named = [
         (f"{label}, {own.granularity}" if len(several) > 1 else label, own)
         for label, several in by_row
@@ -35,12 +50,7 @@ def learned_layers(examined: Sequence[Examined]) -> Figure | None:
         "yaxis": {"title": {"text": "weight"}},
         "showlegend": len(named) > 1,
     }
-    text = (
-        "The softmax weights of heads that mix layers: mean over folds and seeds, bars of one standard deviation. "
-        "Training begins with equal weights, so mind the scale: heads that barely moved differ from those by chance."
-    )
-    drawing = Drawing("", data, layout, ("row", "layer", "weight", "deviation"), tuple(table))
-    return Figure("weights", "Learned layer weights", text, (drawing,))
+    return Drawing("", data, layout, ("row", "layer", "weight", "deviation"), tuple(table))
 
 
 def courses(examined: Sequence[Examined]) -> Figure | None:

@@ -27,10 +27,11 @@ def confusions(examined: Sequence[Examined]) -> Figure | None:
         "over all folds and seeds."
     )
     ordered = [best, *(one for one in rows if one is not best)]
-    return Figure("confusion", "Confusion matrices", text, tuple(_confusion(*one) for one in ordered))
+    return Figure("confusion", "Confusion matrices", text, tuple(drawn_confusion(*one) for one in ordered))
 
 
-def _confusion(row: Row, line: Line) -> Drawing:
+def drawn_confusion(row: Row, line: Line) -> Drawing:
+    """The confusion matrix of a row, whose line it is."""
     labels, counts = row.labels, np.array(line.confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     places = range(len(labels))

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mmser.ablate.folder import FORMAT, cell_folder
+from mmser.checks import did_you_mean
 from mmser.errors import ProtocolError
 from mmser.train.compare import find_runs, read_json, read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
@@ -80,9 +80,8 @@ class Study:
             return found[0]
         if found:
             raise ProtocolError(f"{len(found)} rows are called {name!r}; take one of {_listed(found)}")
-        close = get_close_matches(name, [row.name for row in self.rows], n=1)
-        meant = f"did you mean {close[0]!r}? There" if close else "there"
-        raise ProtocolError(f"no row {name!r}; {meant} are {_listed(self.rows)}")
+        meant = did_you_mean(name, [row.name for row in self.rows])
+        raise ProtocolError(f"no row {name!r}{meant}; there are {_listed(self.rows)}")
 
 
 def _listed(rows: Sequence[Row]) -> str:
@@ -125,6 +124,8 @@ def _rows_of(folder: Path, name: str) -> tuple[Row, ...]:
     try:
         lines = [line_of(stored) for stored in summary["lines"]]
         ratings = [rating_line_of(stored) for stored in summary["rating_lines"]]
+        _check_keys(config, ("experiment", "cache", "shards"))
+        _check_keys(summary, ("labels", "left_out", "kept", "notes"))
         heads = list(dict.fromkeys([*(line.head for line in lines), *(line.head for line in ratings)]))
         return tuple(
             Row(
@@ -142,8 +143,16 @@ def _rows_of(folder: Path, name: str) -> tuple[Row, ...]:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(
-            f"{folder / 'summary.json'}: not what this version of mmser writes ({error!r}); run the training again"
+            f"{folder}: its config.json or summary.json is not what this version of mmser writes ({error!r}); run the "
+            "training again"
         ) from error
+
+
+def _check_keys(stored: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise KeyError where the report would miss something later."""
+    for name in names:
+        if name not in stored:
+            raise KeyError(name)
 
 
 def _ablation(folder: Path) -> Study:
@@ -183,5 +192,8 @@ def _study(folder: Path, about: Mapping[str, Any]) -> Study:
 def _failures(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return dict(zip(table["cell"], table["reason"], strict=True))
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return dict(zip(table["cell"], table["reason"], strict=True))
+    except (ValueError, KeyError) as error:
+        raise ProtocolError(f"{path}: not the table that mmser ablate writes ({error}); run it again") from error

@@ -1,10 +1,11 @@
 """From a folder of runs to the report that is written into it."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from mmser.cache import Cache
 from mmser.report.examine import examine
@@ -13,6 +14,7 @@ from mmser.report.page import page_of
 from mmser.report.read import read_study
 from mmser.report.tables import Table, frame_of, latex_of, markdown_of, table_of
 from mmser.train.folder import write_csv, write_text
+from mmser.train.once import Report
 
 EXPLORER = "explorer.html"
 """A page beside the report that shows single utterances; linked to where it is there."""
@@ -26,11 +28,11 @@ class Written:
     tables: tuple[Path, ...]
     """CSV, Markdown, LaTeX."""
     table: Table
+    figures: pd.DataFrame
+    """The table in full, as the CSV has it."""
 
 
-def write_report(
-    folder: Path, *, baseline: str | None = None, report: Callable[[str, int, int], Any] = lambda *_: None
-) -> Written:
+def write_report(folder: Path, *, baseline: str | None = None, report: Report = lambda *_: None) -> Written:
     """Write ``table.csv``, ``table.md``, ``table.tex`` and ``report.html`` into a folder, each whole or not at all.
 
     Args:
@@ -48,13 +50,14 @@ def write_report(
     examined = examine(study, row, report)
     table = table_of(study, examined, row)
     paths = tuple(folder / f"table.{ending}" for ending in ("csv", "md", "tex"))
-    write_csv(frame_of(study, examined, row), paths[0])
+    figures = frame_of(study, examined, row)
+    write_csv(figures, paths[0])
     write_text(paths[1], markdown_of(table))
     write_text(paths[2], latex_of(table))
     explorer = EXPLORER if (folder / EXPLORER).exists() else None
     page = folder / "report.html"
     write_text(page, page_of(study, examined, row, table, explorer))
-    return Written(page, paths, table)
+    return Written(page, paths, table, figures)
 
 
 def explore(
@@ -64,7 +67,7 @@ def explore(
     with_audio: bool = False,
     limit: int | None = None,
     rows: Sequence[str] = (),
-    report: Callable[[str, int, int], Any] = lambda *_: None,
+    report: Report = lambda *_: None,
 ) -> Explored:
     """Write ``explorer.html`` into a folder; write the report after it, which then links to it.
 

@@ -137,12 +137,19 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     """The predictions of a finished run folder, names as text.
 
     Raises:
-        ProtocolError: it is not finished.
+        ProtocolError: it is not finished, or the file is damaged.
     """
     path = folder / "predictions.csv"
     if not path.exists():
         raise ProtocolError(f"{path}: no such file; {folder} is no finished run folder: train it to its end first")
-    return pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={})
+    try:
+        table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={})
+    except ValueError as error:  # pandas' own for an empty file or rows of unlike lengths are of this kind
+        raise ProtocolError(f"{path}: not readable as CSV ({error}); train the run again") from error
+    lacking = [name for name in ("utterance_id", "speaker", "fold", "seed", "head") if name not in table]
+    if lacking:
+        raise ProtocolError(f"{path}: no column {lacking[0]!r}; expected what mmser train-head writes: train it again")
+    return table
 
 
 def _aligned(named: Sequence[tuple[str, pd.DataFrame]]) -> list[pd.DataFrame]:

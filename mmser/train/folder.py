@@ -33,6 +33,7 @@ from mmser.errors import ProtocolError
 from mmser.heads.store import load_head
 from mmser.train.choose import Chosen
 from mmser.train.features import Sources
+from mmser.train.members import settled_like
 from mmser.train.options import Experiment
 from mmser.train.plan import Epoch, Run, Trained
 
@@ -61,7 +62,8 @@ def locked(folder: Path) -> Iterator[None]:
 def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> None:
     """Make the run folder, or make sure that its heads are of this very experiment on these very states and rows.
 
-    A folder without a finished head holds nothing that could be mixed up.
+    A folder without a finished head holds nothing that could be mixed up. The experiment is a settled one
+    (:func:`mmser.train.members.settled`).
 
     Raises:
         ProtocolError: its heads are of another experiment, or the cache has changed since (says what).
@@ -77,7 +79,7 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
     config = json.loads(json.dumps(config))
     path = folder / "config.json"
     if path.exists() and any(folder.glob("heads/*/config.json")):
-        changed = _differences(_read(path), config)
+        changed = _differences(_read(path), config, experiment)
         if changed:
             raise ProtocolError(
                 f"{folder} holds another experiment: {'; '.join(changed)}. Give another --out, or delete the folder"
@@ -100,8 +102,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
-def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    phrases = difference(stored.get("experiment", {}), asked["experiment"])
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    was = stored.get("experiment", {})
+    phrases = difference(settled_like(was, experiment) if isinstance(was, dict) else was, asked["experiment"])
     phrases += difference(stored.get("cache"), asked["cache"], "cache")
     if not phrases:  # other streams and rows follow from other settings
         was, now = stored.get("shards", {}), asked["shards"]

@@ -1,6 +1,7 @@
 """Which heads an experiment trains: the head that is named, or the members of a late fusion."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mmser.checks import check_choice
@@ -11,6 +12,10 @@ from mmser.train.options import FITTED_RULES, Experiment
 
 FUSIONS: dict[str, tuple[str, ...]] = {"late-fusion": ("speech-probe", "text-probe")}
 """Late fusions by name, with the members they have unless told otherwise; ``Experiment.fusion`` is the rule."""
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_RATES = ("learning_rate", "weight_decay")
+"""Fields that hold a number, or several."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +80,73 @@ def granularities_of(asked: str) -> tuple[str, ...]:
     return names
 
 
+def settled(experiment: Experiment) -> Experiment:
+    """The experiment as run folders keep it, the same whether it was asked for in text, in TOML or in Python.
+
+    Settings are of their options' own types, and a rate that is alone is a number.
+
+    >>> settled(Experiment(settings={"width": "64"}, learning_rate=(0.01,))).settings
+    {'width': 64}
+
+    Raises:
+        ProtocolError: a setting that no member has, or a value of another type.
+    """
+    kinds = _kinds(experiment)
+    unknown = sorted(set(experiment.settings) - set(kinds))
+    if unknown:
+        raise ProtocolError(f"no option {unknown[0]!r} of {experiment.head}; there are {', '.join(sorted(kinds))}")
+    own = {name: _typed(name, value, kinds[name]) for name, value in experiment.settings.items()}
+    rates = {name: _number_if_alone(getattr(experiment, name)) for name in _RATES}
+    return replace(experiment, settings=own, **rates)
+
+
+def settled_like(stored: Mapping[str, Any], asked: Experiment) -> dict[str, Any]:
+    """A stored experiment in the form of :func:`settled`, which older run folders lack, if it has the same heads.
+
+    Raises:
+        ProtocolError: a value that its option cannot have.
+    """
+    if stored.get("head") != asked.head or stored.get("members") != list(asked.members):
+        return dict(stored)
+    settings, kinds = stored.get("settings"), _kinds(asked)
+    found = {name: _number_if_alone(value) if name in _RATES else value for name, value in stored.items()}
+    if isinstance(settings, Mapping):
+        found["settings"] = {n: _typed(n, value, kinds[n]) if n in kinds else value for n, value in settings.items()}
+    return found
+
+
+def _number_if_alone(rate: Any) -> Any:
+    return rate[0] if isinstance(rate, (tuple, list)) and len(rate) == 1 else rate
+
+
+def _kinds(experiment: Experiment) -> dict[str, Any]:
+    """The type of each option that a member has; None where two members do not agree about it."""
+    kinds: dict[str, Any] = {}
+    for member in members_of(experiment):
+        for own in fields(HEADS[member.head].options):
+            kinds[own.name] = own.type if kinds.get(own.name, own.type) is own.type else None
+    return kinds
+
+
 def head_options(experiment: Experiment, head: str) -> Any:
     """The options of a member, with the experiment's settings where the head has such an option.
 
     Raises:
         ProtocolError: a setting that no member has, or a value of another type.
     """
-    known = {f.name for member in members_of(experiment) for f in fields(HEADS[member.head].options)}
-    unknown = sorted(set(experiment.settings) - known)
-    if unknown:
-        raise ProtocolError(f"no option {unknown[0]!r} of {experiment.head}; there are {', '.join(sorted(known))}")
     own = {f.name: f.type for f in fields(HEADS[head].options)}
-    settings = {name: _typed(name, value, own[name]) for name, value in experiment.settings.items() if name in own}
-    return HEADS[head].options(**settings)
+    settings = settled(experiment).settings
+    return HEADS[head].options(**{n: _typed(n, value, own[n]) for n, value in settings.items() if n in own})
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
-    """A setting as its field wants it; from the command line it comes as text."""
-    if not isinstance(value, str):
+    """A setting as its field wants it: from the command line it comes as text, and by 1 may be meant 1.0."""
+    if kind not in (bool, int, float, str):
         return value
     try:
-        if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
-        return kind(value) if kind in (int, float) else value
-    except (ValueError, KeyError) as error:
+        typed = _TRUTHS[value.lower()] if kind is bool and isinstance(value, str) else kind(value)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"option {name}={value}: expected {kind.__name__}") from error
+    if kind is not str and not isinstance(value, str) and typed != value:  # 8.5 for a width
+        raise ProtocolError(f"option {name}={value}: expected {kind.__name__}")
+    return typed

@@ -21,7 +21,7 @@ from mmser.train.features import MIX, Sources, load_table, open_sources, speech_
 from mmser.train.folder import streams_of
 from mmser.train.grid import trials_of
 from mmser.train.lexicon import Lexicon, read_lexicon, transcripts, weighed
-from mmser.train.members import Member, head_options, members_of
+from mmser.train.members import Member, head_options, members_of, settled
 from mmser.train.options import Experiment
 from mmser.train.part import Part
 from mmser.train.plan import Run
@@ -78,6 +78,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
         ManifestError: the cache's manifest has no such column.
         ProtocolError: folds, labels, layers or options do not allow it.
     """
+    experiments = [settled(one) for one in experiments]
     first = experiments[0]
     assert all(shape_of(one) == shape_of(first) for one in experiments), "train experiments of other shapes apart"
     members = members_of(first)
