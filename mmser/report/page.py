@@ -56,7 +56,7 @@ def page_of(study: Study, examined: Sequence[Examined], baseline: Row, table: Ta
         made=made_by(study.rows),
         explorer=explorer,
         version=mmser.__version__,
-        style=_own("report.css"),
+        style=_own("palette.css") + _own("report.css"),
         script=_own("report.js"),
         plotly=_plotly() if figures else "",
     )
