@@ -146,7 +146,7 @@ def test_esd_checks_folders_against_numbers(tmp_path: Path) -> None:
         ("Neutral", "dev", "male"),
         ("Angry", "", "male"),
     ]
-    assert reading.excluded == {"0011_000352": "its folder is 'test', and its number is of 'Angry'"}
+    assert reading.excluded == {"0011_000352": "its folder is 'Sad', and its number is of 'Angry'"}
     assert "ESD: 3 recordings have no transcript" in reading.manifest.warnings[0]
     english = read_corpus("esd", Request(tmp_path), "english")
     assert english.excluded["0001_001750"] == "language 'zh' is not 'en', which label set english asks for"

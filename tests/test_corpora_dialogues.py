@@ -399,6 +399,7 @@ def test_cmu_mosi_as_mmsa_hands_it_round(tmp_path: Path) -> None:
     ]
     assert rows["_dI--eQ6qVU_1"]["speaker"] == "_dI--eQ6qVU"
     assert reading.excluded == {"03bSnISJMiM_3": "no clip Raw/03bSnISJMiM/3.mp4"}
+    assert "the 93 are of 89 people" in reading.manifest.warnings[0]
     write_text(tmp_path / "label.csv", "video_id,clip_id,text,label,mode\n../../etc,1,x,1,train\n")
     with pytest.raises(ManifestError, match="looks like a path"):
         read_corpus("cmu-mosi", Request(tmp_path))

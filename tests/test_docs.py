@@ -12,6 +12,14 @@ from docs_pages import DOCS, PAGES, ROOT, calls, name_of, sessions
 from mmser.cli import main
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_OUTWARD = re.compile(r"\]\((http[^)]*)\)|(https?:[^\s)>`\"']*[^\s)>`\"'.,;:])")
+"""An address: a link's target, or one in running text."""
+
+_ADDRESS = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/([\w./~#=-]*[\w/])?)?")
+_ARXIV = re.compile(r"arxiv(?:\.org/abs/|[: ]+)([\w./-]*[\w])", re.IGNORECASE)
+_HTTP_ALONE = ("http://emodb.bilderbar.info/", "http://kahlan.eps.surrey.ac.uk/savee/")
+"""Sites that everyone links to without TLS."""
+
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -46,6 +54,37 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert DOCS in target.parents, f"{name_of(page)}: {link} is no page of the site"
         if anchor:
             assert anchor in anchors(target), f"{name_of(page)}: {link}: no such heading"
+
+
+def outward_faults(text: str) -> list[str]:
+    """Addresses and arXiv ids of a text that cannot be right; whether they are is for someone with a network."""
+    links = [target or bare for target, bare in _OUTWARD.findall(text)]
+    faults = [link for link in links if not _ADDRESS.fullmatch(link) and link not in _HTTP_ALONE]
+    ids = _ARXIV.findall(text)
+    return faults + [arxiv for arxiv in ids if not re.fullmatch(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}(v\d)?", arxiv)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
+def test_links_outward_are_well_formed(page: Path) -> None:
+    assert not outward_faults(prose(page))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[x](http://example.org/x)",
+        "[x](https://github)",
+        "[x](https://github.com/a/b.)",
+        "[x](https:/github.com/a/b)",
+        "[x](https://github.com/a b)",
+        "[x](https//github.com/a/b)",
+        "arXiv 2207.046",
+        "arXiv 2213.04697",
+        "arXiv:x207.04697",
+    ],
+)
+def test_a_link_outward_that_is_not_is_noticed(text: str) -> None:
+    assert outward_faults(text)
 
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:

@@ -1,5 +1,7 @@
 """The pages of the corpora: one each, whose counts are those that ``mmser manifest`` and ``mmser doctor`` hold up."""
 
+import re
+
 import pytest
 from docs_pages import DOCS, calls, sessions
 
@@ -49,3 +51,19 @@ def test_a_page_shows_the_three_commands(corpus: str) -> None:
         assert shown[2][2] == shown[1][shown[1].index("--cache") + 1]
     if preset := CORPORA[corpus].protocol:
         assert shown[2][3:5] == ["--protocol", preset]
+
+
+_SOURCE = re.compile(r"arXiv \d{4}\.\d{5}|https://[^)\s]+|\b(?:19|20)\d\d\b")
+"""What a figure was read in: an arXiv id, a page, or a paper by its year."""
+
+
+@pytest.mark.parametrize("corpus", CORPORA.keys() - {"audformat"})
+def test_published_figures_name_their_source_and_protocol(corpus: str) -> None:
+    page = (DOCS / "corpora" / f"{corpus}.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Published figures")[2]
+    tables = [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)]
+    rows = [row for table in tables if table[0].endswith("| protocol |") for row in table[2:]]
+    assert rows, f"{corpus}: no table of published figures with their protocol"
+    for row in rows:
+        assert all(cell.strip(" -") for cell in row.strip("|").split("|")), f"{corpus}: {row}"
+    assert _SOURCE.search(section), f"{corpus}: whose figures they are is not said"

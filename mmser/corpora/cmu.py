@@ -22,7 +22,7 @@ EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 """By s3prl's number: the strongest of six ratings, and "happy" where all are zero."""
 
 PARTS = {"train": "train", "valid": "dev", "test": "test"}
-"""MMSA's names of the official parts, which divide videos (and so speakers)."""
+"""MMSA's names of the official parts, which divide videos."""
 
 _NUMBERED = {"0": "train", "1": "dev", "2": "test"}
 """s3prl's; 3 is in none."""
@@ -41,7 +41,9 @@ def read_mosi(request: Request) -> Found:
         ManifestError: ``label.csv`` is not there, or clips are videos and there is nowhere to put their sound.
         AudioError: ffmpeg is needed and not installed.
     """
-    return _read_clips(request, "CMU-MOSI")
+    found = _read_clips(request, "CMU-MOSI")
+    found.warnings.append("CMU-MOSI: a video stands for a speaker; the 93 are of 89 people, of whom no list is known")
+    return found
 
 
 def read_mosei(request: Request) -> Found:
@@ -146,7 +148,10 @@ def _read_videos(request: Request, table: Path) -> Found:
 
 
 def _rated(row: dict[str, str], transcripts: dict[str, list[_Spoken]]) -> dict[str, Any]:
-    """What s3prl's table tells of an utterance; some begin before their video, and then begin with it."""
+    """What s3prl's table tells of an utterance; some begin before their video, and then begin with it.
+
+    Of the rating it has classes alone, of which ``label7`` is rounded away from zero, as the release's readme does.
+    """
     start, end = float(row["start"]), float(row["end"])
     return {
         "start_s": max(start, 0.0),
@@ -181,7 +186,10 @@ def _spoken(clips: list[_Spoken], start_s: float, end_s: float) -> str:
 _SENTIMENTS = {
     "sentiment3": LabelSet(column="sentiment3"),
     "sentiment2": LabelSet(column="sentiment2", note="negative against all others; papers also leave neutral out"),
-    "sentiment7": LabelSet(column="sentiment7"),
+    "sentiment7": LabelSet(
+        column="sentiment7",
+        note="MMSA's ratings are rounded, s3prl's were rounded away from zero (0.33 is 1): the two do not compare",
+    ),
 }
 
 _OF_MOSI = Published(2_199, {"split": {"train": 1_284, "dev": 229, "test": 686}})

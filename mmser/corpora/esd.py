@@ -49,7 +49,7 @@ def read_esd(request: Request) -> Found:
         block = (int(number) - 1) // PER_BLOCK
         meant = BLOCKS[block] if 0 <= block < len(BLOCKS) else "none"
         if emotion != meant:
-            found.excluded[path.stem] = f"its folder is {path.parent.name!r}, and its number is of {meant!r}"
+            found.excluded[path.stem] = f"its folder is {emotion or path.parent.name!r}, and its number is of {meant!r}"
             continue
         part = next((PARTS[folder] for folder in folders if folder in PARTS), "")
         found.rows.append(
