@@ -46,18 +46,29 @@ def test_savee_has_one_id_in_either_layout(tmp_path: Path) -> None:
     assert list(one.manifest.column("label")) == ["sadness", "neutral"]
     assert list(one.manifest.column("speaker")) == ["DC", "KL"]
     assert other.excluded == {"XX_n30.wav": "not named like 'DC/a01' or 'DC_a01'"}
+    both = read_corpus("savee", Request(tmp_path))
+    assert list(rows_of(both)) == ["DC_sa01", "KL_n30"]
+    assert "SAVEE: 2 recordings lie there twice, one of each is taken: 'DC_sa01', 'KL_n30'" in both.manifest.warnings
 
 
 def test_tess_knows_its_misnamed_file(tmp_path: Path) -> None:
     write_noise(tmp_path / "OAF_neutral" / "OA_bite_neutral.wav", rate=24_414)
     write_noise(tmp_path / "OAF_Pleasant_surprise" / "OAF_back_ps.wav", rate=24_414)
     write_noise(tmp_path / "YAF_fear" / "YAF_neat_fear.wav", rate=24_414)
+    write_noise(tmp_path / "yaf_sour_Happy.wav", rate=24_414)  # some copies have no folders, and names as they like
     rows = rows_of(read_corpus("tess", Request(tmp_path)))
-    assert set(rows) == {"OAF_bite_neutral", "OAF_back_ps", "YAF_neat_fear"}
+    assert set(rows) == {"OAF_bite_neutral", "OAF_back_ps", "YAF_neat_fear", "YAF_sour_happy"}
     assert rows["OAF_bite_neutral"]["audio"] == "OAF_neutral/OA_bite_neutral.wav"
     assert rows["OAF_bite_neutral"]["speaker"] == "OAF"
     assert rows["OAF_back_ps"]["label"] == "surprise"
     assert rows["YAF_neat_fear"]["text"] == "Say the word neat"
+    # Kaggle's copy holds itself; others have mended the name
+    write_noise(tmp_path / "TESS" / "YAF_fear" / "YAF_neat_fear.wav", rate=24_414)
+    write_noise(tmp_path / "OAF_neutral" / "OAF_bite_neutral.wav", rate=24_414)
+    reading = read_corpus("tess", Request(tmp_path))
+    assert set(rows_of(reading)) == set(rows)
+    assert reading.excluded == {"OA_bite_neutral.wav": "the same as OAF_neutral/OAF_bite_neutral.wav"}
+    assert "TESS: 1 recordings lie there twice" in reading.manifest.warnings[0]
 
 
 @pytest.fixture

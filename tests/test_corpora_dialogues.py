@@ -144,14 +144,20 @@ IMPROV = (
 )
 
 
-@pytest.mark.parametrize("name", ["Evaluation.txt", "Evalution.txt"])
-def test_msp_improv_activation_is_inverted(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "audio", "text"),
+    [("Evaluation.txt", "Audio", "All_human_transcriptions/x"), ("Evalution.txt", "", "Text")],
+)
+def test_msp_improv_activation_is_inverted(tmp_path: Path, name: str, audio: str, text: str) -> None:
     write_text(tmp_path / name, IMPROV)
-    audio = tmp_path / "Audio"
-    write_noise(audio / "session1" / "S01A" / "P" / "MSP-IMPROV-S01A-F01-P-FM01.wav", rate=48_000)
-    write_noise(audio / "session6" / "S20H" / "R" / "MSP-IMPROV-S20H-M06-R-MF02.wav", rate=48_000)
-    write_noise(audio / "session6" / "S20H" / "R" / "MSP-IMPROV-S20H-M06-R-MF09.wav", rate=48_000)
-    write_text(tmp_path / "All_human_transcriptions" / "x" / "MSP-IMPROV-S01A-F01-P-FM01.txt", "How can I \r\nnot?\r\n")
+    homes = {
+        "S01A-F01-P-FM01": "session1/S01A/P",
+        "S20H-M06-R-MF02": "session6/S20H/R",
+        "S20H-M06-R-MF09": "session6/S20H/R",
+    }
+    for turn, home in homes.items():
+        write_noise(tmp_path / audio / home / f"MSP-IMPROV-{turn}.wav", rate=48_000)
+    write_text(tmp_path / text / "MSP-IMPROV-S01A-F01-P-FM01.txt", "How can I \r\nnot?\r\n")
     reading = read_corpus("msp-improv", Request(tmp_path), "dimensional")
     rows = rows_of(reading)
     first = rows["MSP-IMPROV-S01A-F01-P-FM01"]
@@ -583,6 +589,23 @@ def test_damaged_files_are_read_as_far_as_they_go_or_named(
         for home in ("train/train_splits", "dev/dev_splits_complete", "test/output_repeated_splits_test"):
             write_noise(folder / home / "dia0_utt0.wav")
     check_damaged(corpus, folder, damage)
+
+
+@pytest.mark.usefixtures("ffmpeg")
+@pytest.mark.parametrize("corpus", ["iemocap", "msp-podcast", "meld"])
+def test_byte_order_marks_and_carriage_returns_change_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path, corpus: str
+) -> None:
+    folder = request.getfixturevalue(corpus.removeprefix("msp-"))
+    asked = Request(folder, audio=tmp_path / "sound")
+    before = read_corpus(corpus, asked)
+    for path in (path for suffix in ("txt", "csv") for path in folder.rglob(f"[!.]*.{suffix}")):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8")
+            write_text(path, text.replace("\r\n", "\n").replace("\n", "\r\n"), "utf-8-sig")
+    after = read_corpus(corpus, asked)
+    pd.testing.assert_frame_equal(after.manifest.table, before.manifest.table)
+    assert (after.excluded, after.manifest.warnings) == (before.excluded, before.manifest.warnings)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
