@@ -89,7 +89,8 @@ PRESETS: dict[str, Preset] = {
         traps=(
             "EmoBox's files give train and test parts of IEMOCAP, no dev part: how its epoch was chosen is not in them",
             "excitement counts as happiness: label set 4class-exc-as-hap of mmser manifest iemocap",
-            "for other corpora take EmoBox's own folds as a column, with --folds",
+            "for other corpora take EmoBox's own folds as a column, with --folds; those of EmoDB, CREMA-D and TESS "
+            "share speakers, and are refused",
         ),
     ),
     "msp-podcast": Preset(
