@@ -79,6 +79,39 @@ def test_p_is_that_of_every_swap_of_speakers_and_adjusted_over_the_table(ablatio
     assert table.index[table["baseline"]].to_list() == ["probe-word-0"]
 
 
+def test_rows_that_lack_utterances_are_compared_on_the_rest_and_one_note_says_so(
+    ablation: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(ablation, tmp_path / "lacking", ignore=shutil.ignore_patterns("heads"))
+    lacking = {
+        "probe-word-0": ["s1_sad_0"],
+        "probe-word-4": ["s1_sad_0", "s2_sad_0"],
+        "probe-word-9": [f"s1_{label}_{take}" for label in ("sad", "happy") for take in range(3)],
+        "probe-word-mix": [f"s2_{label}_{take}" for label in ("sad", "happy") for take in range(2)],
+    }
+    for cell, ids in lacking.items():
+        path = folder / "cells" / cell / "predictions.csv"
+        table = pd.read_csv(path, keep_default_na=False)
+        table[~table["utterance_id"].isin(ids)].to_csv(path, index=False)
+    written = write_report(folder)
+    place = written.table.columns.index("utterances")
+    said = {row[0].text: row[place].text for row in written.table.rows}
+    assert [said[ROWS[cell]] for cell in lacking] == ["53", "52", "48", "50"]
+    assert said[ROWS["probe-utterance-9"]] == "53 of 54"
+    figures = written.figures.set_index("name")
+    assert figures.loc[["probe-word-0", "probe-word-4", "probe-utterance-9"], "compared_on"].tolist() == [0, 52, 53]
+    base, own = predictions(folder, "probe-word-0"), predictions(folder, "probe-utterance-9")
+    own = own[own["utterance_id"].isin(base["utterance_id"])]
+    columns = (own["truth"], own["prediction"], base["prediction"], own["speaker"])
+    by_hand = brute_force(*(column.to_numpy() for column in columns), unweighted_average_recall)
+    assert figures.loc["probe-utterance-9", "p_ua"] == by_hand
+    (note,) = [note for note in written.table.notes if "is not compared: probe-word-9 was tested on 48" in note]
+    assert note.startswith(f"{ROWS['probe-word-9']} is not compared")
+    assert note.endswith(f"Nor, for that reason: {ROWS['probe-word-mix']}")
+    assert sum("Not all rows were tested on the same utterances" in note for note in written.table.notes) == 1
+    assert len(written.table.notes) == 5  # the figures, p, unlike utterances, too few in common, other seeds
+
+
 def test_the_baseline_is_chosen_by_name_or_label(ablation: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(ablation, folder)

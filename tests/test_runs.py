@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 from small_cache import LABELS, make_rows, write_cache
 from test_cli_train import mmser
 from test_train_head import FUSION, PROBE, predictions
@@ -117,13 +118,48 @@ def change(folder: Path, edit, to: Path) -> Path:
     return to
 
 
+def without(*ids: str):
+    return lambda table: table[~table["utterance_id"].isin(ids)]
+
+
+def test_where_each_lacks_some_they_are_compared_on_what_both_have(runs: Path, tmp_path: Path) -> None:
+    lacking = {"layer-9": ("s1_sad_0", "s2_happy_1"), "layer-0": ("s3_angry_2",)}
+    folders = [change(runs / name, without(*ids), tmp_path / name) for name, ids in lacking.items()]
+    found = {one.figure: one for one in compare(folders)}["UA"]
+    assert (found.utterances, found.utterances_one, found.utterances_other) == (51, 52, 53)
+    tables = [without(*sum(lacking.values(), ()))(predictions(runs / name)) for name in lacking]
+    truth, speakers = (tables[0][name].to_numpy() for name in ("truth", "speaker"))
+    said = [table["prediction"].to_numpy() for table in tables]
+    assert len(truth) == 2 * 51
+    assert found.value_one == pytest.approx(balanced_accuracy_score(truth, said[0]))
+    assert found.value_other == pytest.approx(balanced_accuracy_score(truth, said[1]))
+    assert found.p == brute_force(truth, *said, speakers, unweighted_average_recall)
+    whole = {one.figure: one for one in compare([runs / name for name in lacking])}["UA"]
+    assert found.value_one != whole.value_one
+    result = mmser("runs", "compare", *folders)
+    assert "51 of 52 and 53" in result.stdout
+    assert "of the utterances that both runs were tested on" in result.stdout + result.stderr
+
+
+def test_what_lacks_more_than_a_few_is_not_compared(runs: Path, tmp_path: Path) -> None:
+    nine = runs / "layer-9"
+    fewer = change(nine, without("s1_sad_0", "s1_sad_1", "s1_sad_2"), tmp_path / "fewer")
+    message = r"on 54 utterances and .* on 51, 51 of them the same \('s1_sad_0' is in one only\); at most 5 % of either"
+    with pytest.raises(ProtocolError, match=message):
+        compare([nine, fewer])
+    moved = change(nine, lambda table: without("s1_sad_0")(table).assign(fold="s9"), tmp_path / "moved")
+    with pytest.raises(ProtocolError, match=r"do not agree on fold of utterance .* take the same --folds"):
+        compare([nine, moved])
+    rare = {"s1_sad_0": "rare", "s1_sad_1": "rare"}
+    named = lambda table: table.assign(truth=table["utterance_id"].map(rare).fillna(table["truth"]))  # noqa: E731
+    five = change(nine, named, tmp_path / "five")
+    four = change(five, without(*rare), tmp_path / "four")
+    with pytest.raises(ProtocolError, match="both tested on no utterance of class 'rare'"):
+        compare([five, four])
+
+
 def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
     nine = runs / "layer-9"
-    fewer = change(nine, lambda table: table[table["utterance_id"] != "s1_sad_0"], tmp_path / "fewer")
-    with pytest.raises(
-        ProtocolError, match=r"on 54 utterances and .* on 53, 53 of them the same \('s1_sad_0' is in one"
-    ):
-        compare([nine, fewer])
     swapped = dict(zip(LABELS, LABELS[::-1], strict=True))
     other = change(nine, lambda table: table.assign(truth=table["truth"].map(swapped)), tmp_path / "other")
     with pytest.raises(ProtocolError, match="do not agree on truth of utterance 's10_angry_0'"):

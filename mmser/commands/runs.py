@@ -121,7 +121,8 @@ def compare(folders: tuple[Path, ...], output: Output) -> None:
     """Whether one of FOLDERS is better than another, on the same utterances.
 
     Paired permutation test, in which a speaker's predictions are swapped together; adjusted for all pairs (Holm). Of
-    one folder alone, all its heads are compared.
+    one folder alone, all its heads are compared. Where one of a pair was not tested on a few utterances of the other
+    (5 % at most), values and p are of those that both were tested on, and how many is printed.
 
     \b
     mmser runs compare runs/iemocap/coattention-word-mix runs/iemocap/speech-probe-utterance-mix
@@ -130,16 +131,18 @@ def compare(folders: tuple[Path, ...], output: Output) -> None:
     from mmser.train.folder import as_json
 
     found = run(folders)
-    output.give({"differences": [as_json(asdict(one)) for one in found]}, lambda: _show_differences(found))
+    output.give({"differences": [as_json(asdict(one)) for one in found]}, lambda: _show_differences(found, output))
 
 
-def _show_differences(found: Sequence["Difference"]) -> None:
+def _show_differences(found: Sequence["Difference"], output: Output) -> None:
     from mmser.show import print_table
 
+    unlike = any(one.is_on_fewer for one in found)
     rows = [
         (
             f"{one.one} - {one.other}",
             one.figure,
+            *((f"{one.utterances} of {one.utterances_one} and {one.utterances_other}",) if unlike else ()),
             f"{one.value_one:.3f} - {one.value_other:.3f}",
             f"{one.value_one - one.value_other:+.3f}",
             f"{one.p:.4f}",
@@ -147,7 +150,10 @@ def _show_differences(found: Sequence["Difference"]) -> None:
         )
         for one in found
     ]
-    print_table(("runs", "figure", "values", "difference", "p", "p (Holm)"), rows)
+    on = ("utterances",) if unlike else ()
+    print_table(("runs", "figure", *on, "values", "difference", "p", "p (Holm)"), rows)
     num = min(one.clusters for one in found)
     least = f"; with so few speakers p cannot fall below {2 / 2**num:.2g}" if num <= 10 else ""
     click.echo(f"paired permutation test over {num} speakers{least}")
+    if unlike:
+        output.say("Note: values and p are of the utterances that both runs were tested on")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mmser.errors import ProtocolError
 from mmser.metrics import unweighted_average_recall
 from mmser.report.read import Row, Study
+from mmser.train.aligned import ComparisonError
 from mmser.train.compare import Difference, adjusted, compare_heads
 from mmser.train.once import Report
 
@@ -33,8 +33,8 @@ class Examined:
     """UA over a speaker's own test utterances under all seeds, of the classes that he has."""
     differences: Mapping[str, Difference]
     """From the baseline, by figure (``UA``, ``CCC of valence``), p adjusted over the whole table."""
-    not_compared: str = ""
-    """Why there are none; "" for the baseline itself."""
+    not_compared: ComparisonError | None = None
+    """Why there are none; None for the baseline itself."""
 
 
 def examine(study: Study, baseline: Row, report: Report = lambda *_: None) -> list[Examined]:
@@ -48,18 +48,18 @@ def examine(study: Study, baseline: Row, report: Report = lambda *_: None) -> li
     examined = []
     for number, row in enumerate(study.rows):
         report("report", number, len(study.rows))
-        table, reason = row.predictions(), ""
+        table, why_not = row.predictions(), None
         if row is not baseline:
             try:
                 found += compare_heads((row.name, table), (baseline.name, against))
-            except ProtocolError as error:  # other utterances or seeds: the row stays, without a p
-                reason = str(error)
-        examined.append((row, _dataset(table), _ua_of_speakers(table), reason))
+            except ComparisonError as error:  # other utterances or seeds: the row stays, without a p
+                why_not = error.with_traceback(None)  # whose frames hold the tables
+        examined.append((row, _dataset(table), _ua_of_speakers(table), why_not))
     report("report", len(study.rows), len(study.rows))
     by_row: dict[str, dict[str, Difference]] = {}
     for one in adjusted(found):
         by_row.setdefault(one.one, {})[one.figure] = one
-    return [Examined(row, data, uas, by_row.get(row.name, {}), reason) for row, data, uas, reason in examined]
+    return [Examined(row, data, uas, by_row.get(row.name, {}), why) for row, data, uas, why in examined]
 
 
 def _dataset(table: pd.DataFrame) -> Dataset:

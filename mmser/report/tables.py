@@ -45,11 +45,14 @@ def table_of(study: Study, examined: Sequence[Examined], baseline: Row) -> Table
         columns += ["UA", "95 % of UA", "WA", "macro F1", "p (UA)"]
     for name in dimensions:
         columns += [f"CCC {name}", f"95 % of CCC {name}", f"p (CCC {name})"]
+    unlike = len({one.dataset.num_utterances for one in examined}) > 1 or _is_on_fewer(examined)
+    columns += ["utterances"] if unlike else []
     rows = [
         (
             Cell(one.row.label, one.row.label),
             *(_of_classes(one, baseline) if has_classes else ()),
             *(cell for name in dimensions for cell in _of_dimension(one, baseline, name)),
+            *((_utterances(one),) if unlike else ()),
             _count(one.row),
         )
         for one in examined
@@ -92,7 +95,7 @@ def _p(one: Examined, baseline: Row, figure: str) -> Cell:
     if one.row is baseline:
         return Cell("baseline", None)
     if figure not in one.differences:
-        return Cell("not comparable" if one.not_compared else "–", None)
+        return Cell("–" if one.not_compared is None else "not comparable", None)
     p = one.differences[figure].p_holm
     return Cell(f"< {_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}", p)
 
@@ -100,6 +103,21 @@ def _p(one: Examined, baseline: Row, figure: str) -> Cell:
 def _count(row: Row) -> Cell:
     runs = row.line.num_runs if row.line is not None else row.ratings[0].num_runs
     return Cell(str(runs), runs)
+
+
+def _compared_on(one: Examined) -> int:
+    """Utterances that a row and the baseline were both tested on; 0 where they are not compared."""
+    return next((test.utterances for test in one.differences.values()), 0)
+
+
+def _is_on_fewer(examined: Sequence[Examined]) -> bool:
+    """Whether a p is not of all utterances that its row and the baseline were tested on."""
+    return any(test.is_on_fewer for one in examined for test in one.differences.values())
+
+
+def _utterances(one: Examined) -> Cell:
+    num, compared = one.dataset.num_utterances, _compared_on(one)
+    return Cell(f"{compared} of {num}" if 0 < compared < num else str(num), num)
 
 
 def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
@@ -117,8 +135,25 @@ def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
             f"p: difference from {baseline.label}, two-sided, by paired permutation of {unit}s, adjusted for all "
             f"{len(tests)} tests of the table (Holm).{least}"
         )
-    notes += [f"{one.row.label} is not compared: {one.not_compared}" for one in examined if one.not_compared]
-    return notes
+    if _is_on_fewer(examined):
+        notes.append(
+            f"Not all rows were tested on the same utterances: each p is of those that the row and {baseline.label} "
+            "were both tested on (9 of 10: of the row's ten, nine), all else of the row's own."
+        )
+    return notes + _not_compared(examined)
+
+
+def _not_compared(examined: Sequence[Examined]) -> list[str]:
+    """A note for all rows that are not compared for the same reason: of the first in full, of the others by name."""
+    by_remedy: dict[str, list[Examined]] = {}
+    for one in examined:
+        if one.not_compared is not None:
+            by_remedy.setdefault(one.not_compared.remedy, []).append(one)
+    return [
+        f"{first.row.label} is not compared: {first.not_compared}"
+        + (f". Nor, for that reason: {'; '.join(one.row.label for one in others)}" if others else "")
+        for first, *others in by_remedy.values()
+    ]
 
 
 def frame_of(study: Study, examined: Sequence[Examined], baseline: Row) -> pd.DataFrame:
@@ -127,7 +162,8 @@ def frame_of(study: Study, examined: Sequence[Examined], baseline: Row) -> pd.Da
     for one in examined:
         row: dict[str, Any] = {"name": one.row.name, "row": one.row.label, "head": one.row.head}
         row |= {axis: one.row.axes.get(axis, "") for axis in study.axes if axis not in row}
-        row |= {"utterances": one.dataset.num_utterances, "runs": _count(one.row).value}
+        row |= {"utterances": one.dataset.num_utterances, "compared_on": _compared_on(one)}
+        row |= {"runs": _count(one.row).value}
         if one.row.line is not None:
             line = one.row.line
             row |= {"ua": line.ua, "ua_low": line.interval.low, "ua_high": line.interval.high, "wa": line.wa}
@@ -137,7 +173,7 @@ def frame_of(study: Study, examined: Sequence[Examined], baseline: Row) -> pd.Da
             key = f"ccc_{rated.dimension}"
             row |= {key: rated.ccc, f"{key}_low": rated.interval.low, f"{key}_high": rated.interval.high}
             row |= _p_values(one, f"CCC of {rated.dimension}", key)
-        rows.append({**row, "baseline": one.row is baseline, "not_compared": one.not_compared})
+        rows.append({**row, "baseline": one.row is baseline, "not_compared": str(one.not_compared or "")})
     table = pd.DataFrame(rows)
     last = ["baseline", "not_compared"]  # a row with ratings alone may bring columns after them
     return table[[*(name for name in table.columns if name not in last), *last]]
