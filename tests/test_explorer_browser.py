@@ -79,6 +79,18 @@ def test_an_utterance_is_opened_by_click_by_keys_and_by_address(browser: Any, pa
         tab.locator("h2", has_text="u5").wait_for()
 
 
+def test_an_address_that_names_nothing_opens_the_first(browser: Any, page: Path) -> None:
+    for address in ("#%zz", "#nobody"):
+        with opened(browser, page) as tab:
+            tab.goto(page.as_uri() + address)
+            tab.reload()  # an address that differs in its end alone is not loaded anew
+            assert tab.text_content("h2") == "u0"
+            open_utterance(tab, "u2")
+            tab.evaluate(f"location.hash = '{address}'")
+            tab.locator("h2", has_text="u0").wait_for()
+            assert listed(tab) == IDS
+
+
 def test_probabilities_are_those_of_the_seed_chosen(browser: Any, page: Path, study: Study) -> None:
     heads = read_answers([study.fusion, study.coattention])
     with opened(browser, page) as tab:

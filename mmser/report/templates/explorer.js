@@ -125,7 +125,15 @@ function showList() {
   return found;
 }
 
-const chosenId = () => decodeURIComponent(location.hash.slice(1));
+/** The id in the address; "" where a slip in it ("#%zz") makes it none. */
+function chosenId() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch (error) {
+    if (error instanceof URIError) return "";
+    throw error;
+  }
+}
 
 function markChosen() {
   for (const link of byId("list").querySelectorAll("a")) {
