@@ -177,6 +177,11 @@ def test_in_print_the_utterance_remains(browser: Any, page: Path) -> None:
         assert not tab.locator("nav").is_visible()
         assert not tab.locator("audio").is_visible()
         assert tab.locator(".heatmap").is_visible()
+        direction = tab.get_by_label("Direction")
+        assert direction.evaluate("own => getComputedStyle(own).borderTopStyle") == "none"
+        assert direction.is_visible()  # as text
+        tab.emulate_media(media="print", color_scheme="dark")
+        assert tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bad')") == "#b3261e"
 
 
 def test_without_sound_predictions_ratings_and_attention_remain(browser: Any, tmp_path: Path) -> None:

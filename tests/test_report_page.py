@@ -100,11 +100,23 @@ def test_the_page_follows_the_dark_and_is_printed_light(page: Any) -> None:
     assert not page.locator("#filter").is_visible()
 
 
+def test_in_print_it_is_said_what_a_figure_is_of(page: Any) -> None:
+    page.emulate_media(media="print")
+    assert page.locator('select[data-figure="confusion"]').is_visible()
+    assert colour(page, 'select[data-figure="confusion"]', "borderTopStyle") == "none"
+    assert page.locator("#data summary").first.is_visible()  # the stream's name
+    for closed in ("figure + details", "#commands details"):
+        assert not page.locator(closed).first.is_visible()
+
+
 def test_the_page_fits_a_phone(browser: Any, ablation: Path) -> None:
     with opened(browser, ablation / "report.html", viewport=PHONE, device_scale_factor=3, is_mobile=True) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         wide = page.locator(".wide").first
         assert wide.evaluate("own => own.scrollWidth > own.clientWidth")  # the table scrolls in its own box
+        name = page.locator("#table tbody th").last
+        name.evaluate("own => { own.textContent = 'full, early + late + multi-granularity'; }")
+        assert name.bounding_box()["width"] < PHONE["width"] / 2  # beside the names, which stay, figures have room
         assert page.locator(".plot svg.main-svg").first.bounding_box()["width"] <= PHONE["width"]
         page.locator("details").first.evaluate("own => { own.open = true; }")
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]

@@ -138,7 +138,7 @@ def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
     if _is_on_fewer(examined):
         notes.append(
             f"Not all rows were tested on the same utterances: each p is of those that the row and {baseline.label} "
-            "were both tested on (9 of 10: of the row's ten, nine), all else of the row's own."
+            "were both tested on ('9 of 10': nine of the row's ten), all else of the row's own."
         )
     return notes + _not_compared(examined)
 
