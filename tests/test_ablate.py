@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from small_cache import edit_manifest, write_cache
 from small_corpus import mmser
 
-from mmser.ablate.estimate import Estimates
+from mmser.ablate.estimate import Estimates, clock_of
 from mmser.ablate.grid import Grid, read_grid
 from mmser.ablate.plan import Plan, grouped, plan_ablation
 from mmser.ablate.run import Ablation, ablate
@@ -357,13 +357,19 @@ def test_cells_of_a_changed_cache_are_not_taken_for_finished(tmp_path: Path) -> 
 
 
 def test_an_estimate_grows_with_heads_rows_and_epochs(cache: Path) -> None:
-    """By a clock that ticks once whenever it is looked at: the second epoch of 4 heads on 36 utterances."""
+    """By a clock of which the second epoch of all heads on 36 utterances takes 9 s and the third, which counts, 2 s."""
     experiment = next(cell.experiment for cell in a_grid().cells if cell.name == "text")
     prepared = prepare(Cache(cache), [experiment])
     _, runs = runs_of(prepared[0], 0, [])
-    ticks = iter(range(1000))
-    seconds = Estimates(lambda: float(next(ticks))).of(prepared, 0, runs)
-    assert seconds == pytest.approx(sum(36 + 9 for _ in runs) * 4 / (4 * 36))
+    ticks = iter((1000.0, 1009.0, 1011.0))
+    estimates = Estimates(lambda: next(ticks))
+    assert estimates.of(prepared, 0, runs) == pytest.approx(2 * sum(36 + 9 for _ in runs) * 4 / (len(runs) * 36))
+    assert estimates.of(prepared, 0, runs[:1]) == pytest.approx(2 * (36 + 9) * 4 / (len(runs) * 36))  # not tried again
+
+
+def test_other_work_on_the_machine_is_in_no_estimate_of_a_processor() -> None:
+    assert clock_of(torch.device("cpu")) is time.thread_time
+    assert clock_of(torch.device("cuda")) is time.perf_counter  # the processor waits while a GPU works
 
 
 # the command

@@ -27,7 +27,7 @@ class Group:
     epochs: int
     """At most, of all heads together."""
     seconds: float
-    """If no head stopped early; measured on a few utterances."""
+    """If no head stopped early, on a processor with nothing else to do; measured on a few utterances."""
 
 
 @dataclass(frozen=True)

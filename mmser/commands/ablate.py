@@ -150,7 +150,7 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
     done = f", {len(plan.finished)} finished" if plan.finished else ""
     failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""
     todo = f"to train: {heads} heads in {len(plan.groups)} stacks, at most {duration(seconds)}"
-    how = " (timed on a few utterances, as if no head stopped early)"
+    how = " (tried on a few utterances, as if no head stopped early and nothing else used the processor)"
     click.echo(f"{len(grid.cells)} cells{done}{failing}; {todo + how if plan.groups else 'nothing to train'}")
     for name, reason in plan.failures.items():
         click.echo(f"{name}: {reason}", err=True)
