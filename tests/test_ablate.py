@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
-from small_cache import edit_manifest, write_cache
+from small_cache import TEXT, edit_manifest, make_rows, write_cache
 from small_corpus import mmser
 
 from mmser.ablate.estimate import Estimates, clock_of
@@ -365,6 +365,45 @@ def test_an_estimate_grows_with_heads_rows_and_epochs(cache: Path) -> None:
     estimates = Estimates(lambda: next(ticks))
     assert estimates.of(prepared, 0, runs) == pytest.approx(2 * sum(36 + 9 for _ in runs) * 4 / (len(runs) * 36))
     assert estimates.of(prepared, 0, runs[:1]) == pytest.approx(2 * (36 + 9) * 4 / (len(runs) * 36))  # not tried again
+
+
+UNLIKE = """
+[base]
+epochs = 1
+set = { hidden = 4 }
+[[row]]
+name = "whole"
+head = "speech-probe"
+granularity = "utterance"
+[[row]]
+name = "words"
+head = "speech-probe"
+[[row]]
+name = "text"
+head = "text-probe"
+missing = "keep"
+"""
+
+
+def test_cells_are_on_the_same_utterances_where_the_same_states_are_required(tmp_path: Path) -> None:
+    lacking = {"s1_sad_0", "s2_happy_1"}
+    cache = write_cache(tmp_path / "toy", wordless={"s1_sad_0"}, absent={TEXT: {"s2_happy_1"}})
+    unlike = plan_ablation(cache, read_grid(UNLIKE, "my.toml"), tmp_path / "none")
+    assert [group.num_utterances for group in unlike.groups] == [54, 53, 52]
+    assert [group.left_out for group in unlike.groups][:2] == [{}, {"no word states": 1}]
+    (tmp_path / "my.toml").write_text(UNLIKE)
+    planned = mmser("ablate", cache, tmp_path / "my.toml", "--dry-run")
+    assert "Cells are on 52 to 54 utterances; left out of some: 1 no word states" in planned.stdout
+    assert "All are on the same with --set-base require=utterance,word,token" in planned.stdout
+    text = UNLIKE.replace("[base]", '[base]\nrequire = ["utterance", "word", "token"]')
+    plan, done = run(cache, text, tmp_path / "runs")
+    assert {group.num_utterances for group in plan.groups} == {52}
+    there = set(make_rows()["utterance_id"]) - lacking
+    for name in ("whole", "words", "text"):
+        own = pd.read_csv(done.folder / "cells" / name / "predictions.csv")
+        assert set(own["utterance_id"]) == there
+    with pytest.raises(ProtocolError, match="require is 'fone'; expected one of: frame, phone"):
+        read_grid(UNLIKE.replace("[base]", '[base]\nrequire = "word, fone"'), "my.toml")
 
 
 def test_other_work_on_the_machine_is_in_no_estimate_of_a_processor() -> None:

@@ -97,7 +97,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         --task both --dimensions valence,trust --protocol msp-podcast --dev speaker --dev-share 0.3 --dev-seed 7
         --soft votes_ --missing keep --try-layers 3,9 --schedule cosine --warmup 0.1 --categorical-weight 0.7
         --dimension-weights 1,2 --report-oracle --optimiser sgd --momentum 0.8 --crop-seconds 3
-        --metric-weight 0.2 --metric-temperature 0.3 --lexicon words.csv
+        --metric-weight 0.2 --metric-temperature 0.3 --lexicon words.csv --require word,token
     """)
     with pytest.raises(AskedError) as asked:
         mmser("train-head", cache, *options, "--out", tmp_path / "run")
@@ -145,6 +145,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         dev_seed=7,
         soft="votes_",
         missing="keep",
+        require="word,token",
         try_layers=("3", "9"),
         report_oracle=True,
         lexicon="words.csv",

@@ -51,6 +51,7 @@ EXPERIMENTS = {
         labels=("neu", "very happy"),
         soft="votes_",
         missing="keep",
+        require="phone,word",
         seeds=5,
         normalise="speaker",
         members=("speech-probe@phone+word", "text-probe"),

@@ -11,7 +11,7 @@ from mmser.cache import Cache
 from mmser.errors import MmserError
 from mmser.train.folder import settle_folder
 from mmser.train.members import FUSIONS
-from mmser.train.options import Experiment
+from mmser.train.options import TOKEN, Experiment
 from mmser.train.plan import Run
 from mmser.train.prepare import Prepared, digests_of, prepare, runs_of, shape_of
 
@@ -21,6 +21,11 @@ class Group:
     """Cells of one shape, which train as one."""
 
     cells: list[Cell]
+    num_utterances: int
+    left_out: dict[str, int]
+    """Utterances that none of the cells has, counted by reason."""
+    states: list[str]
+    """What the heads read of an utterance: granularities of speech, ``token``."""
     num_heads: int
     """To train; those that another cell has trained, or trains before, are copied."""
     num_copied: int
@@ -123,4 +128,6 @@ def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], est
         own_layers = sum(one.experiment.seeds * len(one.chosen.folds) for one in prepared)
         num_heads += own_layers
         epochs += own_layers * experiment.training.epochs
-    return Group(cells, num_heads, num_copied, epochs, seconds)
+    chosen, sources = prepared[0].chosen, prepared[0].sources
+    states = [*sources.speech, *([TOKEN] if sources.text is not None else [])]
+    return Group(cells, len(chosen.ids), chosen.left_out, states, num_heads, num_copied, epochs, seconds)

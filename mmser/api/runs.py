@@ -106,7 +106,7 @@ def compare(*runs: Runs | str | Path) -> pd.DataFrame:
         A row a pair and figure, as :class:`mmser.train.compare.Difference`.
 
     Raises:
-        ProtocolError: they were not tested on the same utterances, or there is nothing to compare.
+        ProtocolError: they have too few test utterances in common, or there is nothing to compare.
     """
     folders = [one.folder if isinstance(one, Runs) else Path(one) for one in runs]
     return pd.DataFrame([asdict(one) for one in compare_folders(folders)])

@@ -135,9 +135,11 @@ def _text_of(path: Path) -> str:
 def _show_plan(grid: "Grid", plan: "Plan") -> None:
     from mmser.show import duration, print_table
 
+    unlike = len({group.num_utterances for group in plan.groups}) > 1
     rows = [
         (
             "; ".join(cell.row for cell in group.cells),
+            *((str(group.num_utterances),) if unlike else ()),
             str(group.num_heads),
             str(group.num_copied or "-"),
             duration(group.seconds) if group.num_heads else "-",
@@ -145,7 +147,9 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
         for group in plan.groups
     ]
     if rows:
-        print_table(("cells that train as one", "heads", "shared", "at most"), rows)
+        on = ("utterances",) if unlike else ()
+        print_table(("cells that train as one", *on, "heads", "shared", "at most"), rows)
+    _show_utterances(plan)
     heads, seconds = sum(group.num_heads for group in plan.groups), sum(group.seconds for group in plan.groups)
     done = f", {len(plan.finished)} finished" if plan.finished else ""
     failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""
@@ -156,11 +160,31 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
         click.echo(f"{name}: {reason}", err=True)
 
 
+def _show_utterances(plan: "Plan") -> None:
+    """Say which utterances are left out and, where cells differ in that, what has all of them on the same."""
+    from mmser.show import counted
+
+    counts = sorted({group.num_utterances for group in plan.groups})
+    reasons: dict[str, int] = {}
+    for group in plan.groups:
+        reasons |= {why: max(num, reasons.get(why, 0)) for why, num in group.left_out.items()}
+    if len(counts) > 1:
+        states = list(dict.fromkeys(name for group in plan.groups for name in group.states))
+        click.echo(
+            f"Cells are on {counts[0]} to {counts[-1]} utterances; left out of some: {counted(reasons)}. "
+            f"All are on the same with --set-base require={','.join(states)}"
+        )
+    elif reasons:
+        click.echo(f"Cells are on {counts[0]} utterances; left out: {counted(reasons)}")
+
+
 def _plan_json(plan: "Plan") -> dict[str, Any]:
     """What there is to train; the seconds are an estimate."""
     groups = [
         {
             "cells": [cell.name for cell in group.cells],
+            "utterances": group.num_utterances,
+            "left_out": group.left_out,
             "heads": group.num_heads,
             "shared": group.num_copied,
             "seconds": group.seconds,

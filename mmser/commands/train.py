@@ -84,6 +84,7 @@ def training_options(command: Any) -> Any:
             click.option(
                 "--missing", type=click.Choice(MISSING), default=default("missing"), help="States: who lacks."
             ),
+            click.option("--require", metavar="STATES", help="Who lacks any is left out: phone,word,token."),
             click.option("--seeds", type=count, default=default("seeds"), help="Runs of each fold."),
             click.option("--normalise", type=normalisation, default=default("normalise"), help="Features: by whom."),
             click.option("--members", default="", show_default=False, help="Of late-fusion: HEAD@GRANULARITY,HEAD,..."),

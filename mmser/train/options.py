@@ -6,6 +6,7 @@ from typing import Any
 
 from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
+from mmser.records import GRANULARITIES
 
 NORMALISATIONS = ("global", "speaker", "none")
 TASKS = ("categorical", "dimensional", "both")
@@ -15,6 +16,8 @@ SCHEDULES = ("constant", "linear", "cosine")
 FITTED_RULES = ("dev-weighted", "svm", "logistic")
 FUSION_RULES = ("mean", *FITTED_RULES, "concat")
 OPTIMISERS = ("adamw", "sgd")
+TOKEN = "token"
+"""What text states stand for."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,9 @@ class Experiment:
     missing: str = "drop"
     """An utterance that lacks some of the states a head reads (no recording, no words): ``drop`` it, or ``keep`` it
     with an empty sequence as long as it has others."""
+    require: str | None = None
+    """States that an utterance must have beside those that the heads read (``phone,word,token``), so that unlike heads
+    are trained and tested on the same utterances; whatever ``missing`` says."""
     seeds: int = 1
     """Runs of each fold, with seeds 0, 1, ..."""
     normalise: str = "global"
@@ -175,6 +181,8 @@ class Experiment:
         check_choice("dev", self.dev, DEV_RULES)
         check_choice("missing", self.missing, MISSING)
         check_choice("fusion", self.fusion, FUSION_RULES)
+        for name in self.required:
+            check_choice("require", name, (*GRANULARITIES, TOKEN))
         check_number("seeds", self.seeds, least=1)
         if not 0 < self.dev_share < 1:
             raise ProtocolError(f"dev_share is {self.dev_share:g}; expected more than 0 and less than 1")
@@ -206,6 +214,11 @@ class Experiment:
     def has_ratings(self) -> bool:
         """Whether dimensions are to be rated."""
         return self.task != "categorical"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The states that an utterance must have, one by one."""
+        return tuple(name.strip() for name in self.require.split(",")) if self.require is not None else ()
 
     @property
     def learning_rates(self) -> tuple[float, ...]:

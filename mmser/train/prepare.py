@@ -25,6 +25,7 @@ from mmser.train.members import Member, head_options, members_of, settled
 from mmser.train.options import Experiment
 from mmser.train.part import Part
 from mmser.train.plan import Run
+from mmser.train.required import without_required
 from mmser.train.table import Table
 from mmser.train.targets import Targets
 
@@ -87,7 +88,8 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     manifest = cache.manifest
     lacking = sources.without(manifest.ids)
     blind = sources.blind(manifest.ids) if first.missing == "keep" else set(lacking)
-    chosen = choose(manifest, {uid: reason for uid, reason in lacking.items() if uid in blind}, first)
+    unseen = {uid: reason for uid, reason in lacking.items() if uid in blind}
+    chosen = choose(manifest, {**without_required(cache, first, manifest.ids), **unseen}, first)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
     lexicon = _lexicon(first, members, options)
