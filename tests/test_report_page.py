@@ -107,6 +107,8 @@ def test_in_print_it_is_said_what_a_figure_is_of(page: Any) -> None:
     assert page.locator("#data summary").first.is_visible()  # the stream's name
     for closed in ("figure + details", "#commands details"):
         assert not page.locator(closed).first.is_visible()
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between margins of 1 cm
+    assert page.eval_on_selector("#table", "own => own.getBoundingClientRect().right") <= 718
 
 
 def test_the_page_fits_a_phone(browser: Any, ablation: Path) -> None:
