@@ -398,6 +398,8 @@ def test_cells_are_on_the_same_utterances_where_the_same_states_are_required(tmp
     text = UNLIKE.replace("[base]", '[base]\nrequire = ["utterance", "word", "token"]')
     plan, done = run(cache, text, tmp_path / "runs")
     assert {group.num_utterances for group in plan.groups} == {52}
+    assert {sum(group.left_out.values()) for group in plan.groups} == {2}
+    assert len({tuple(group.left_out.items()) for group in plan.groups}) == 1  # for one reason
     there = set(make_rows()["utterance_id"]) - lacking
     for name in ("whole", "words", "text"):
         own = pd.read_csv(done.folder / "cells" / name / "predictions.csv")

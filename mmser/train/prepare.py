@@ -89,7 +89,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     lacking = sources.without(manifest.ids)
     blind = sources.blind(manifest.ids) if first.missing == "keep" else set(lacking)
     unseen = {uid: reason for uid, reason in lacking.items() if uid in blind}
-    chosen = choose(manifest, {**without_required(cache, first, manifest.ids), **unseen}, first)
+    chosen = choose(manifest, {**unseen, **without_required(cache, first, manifest.ids)}, first)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
     lexicon = _lexicon(first, members, options)
