@@ -123,7 +123,7 @@ FRAMES_ONLY = "utterances and segments are pooled from frames: read these with -
         ),
         ("UTT", "coattention", "frame", "holds no frame states"),
         ("UTT", "aligned-words", "utterance", "needs the alignments align/none, which are not there"),
-        ("UTT", "cnn14", "utterance", "expected one stream of log-mel frames, found none"),
+        ("UTT", "cnn14", "utterance", "holds no log-mel states"),
     ],
 )
 def test_heads_that_need_what_was_not_imported_say_so(

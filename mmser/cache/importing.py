@@ -1,7 +1,7 @@
 """Features made elsewhere, into a cache: one stream, one write."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,21 @@ def import_features(
             f"{granularity!r} features cannot be imported: {', '.join(GRANULARITIES)} ones can; words, syllables "
             "and phones are pooled from frames over an alignment, by mmser extract"
         )
+    wanted = _known_to(manifest, source)
+    column, recipe = _layout(source, wanted, granularity, dtype)
+    folder = stream_folder_name(name)
+    stream = {"frame": f"speech/{folder}", "utterance": f"pooled/{folder}@none", "token": f"text/{folder}"}[granularity]
+    cache.mkdir(parents=True, exist_ok=True)
+    with StreamWriter(cache, stream, recipe, {"mmser": __version__, "name": name}) as writer:
+        done = _write_shards(writer, source, wanted, granularity, column, lambda *counts: report(stream, *counts))
+        present = sum(uid in writer.stream for uid in wanted)
+    path = cache / "manifest.csv"
+    write_manifest(merge(read_manifest(path), manifest) if path.exists() else manifest, path)
+    return Imported(stream, granularity, done, present + done, tuple(u for u in source.shapes if u not in wanted))
+
+
+def _known_to(manifest: Manifest, source: Foreign) -> dict[str, tuple[int, ...]]:
+    """The shapes of the utterances that the manifest has, by id."""
     known = set(manifest.ids)
     wanted = {uid: shape for uid, shape in source.shapes.items() if uid in known}
     if not wanted:
@@ -97,40 +112,51 @@ def import_features(
             f"none of the {len(source.shapes)} utterances to import ({next(iter(source.shapes))!r}, ...) is among the "
             f"manifest's {len(known)} ({manifest.ids[0]!r}, ...); ids must be the same in both"
         )
+    return wanted
+
+
+def _layout(
+    source: Foreign, wanted: Mapping[str, tuple[int, ...]], granularity: str, dtype: str | None
+) -> tuple[Column, dict[str, Any]]:
+    """The column of states, and the recipe of the stream."""
     num_layers, dim = _agreed(wanted, granularity)
     layers = list(source.layers) or list(range(num_layers))
     if len(layers) != num_layers:
         raise CacheError(f"the export names {len(layers)} layers, its features have {num_layers}; export them again")
     stored = dtype or ("float16" if source.dtype.itemsize == 2 else "float32")
-    column = Column(DTYPES[stored], num_layers, dim)
     recipe = {IMPORTED: source.origin, "granularity": granularity, "layers": layers, "dtype": stored, "dim": dim}
-    folder = stream_folder_name(name)
-    stream = {"frame": f"speech/{folder}", "utterance": f"pooled/{folder}@none", "token": f"text/{folder}"}[granularity]
-    cache.mkdir(parents=True, exist_ok=True)
-    with StreamWriter(cache, stream, recipe, {"mmser": __version__, "name": name}) as writer:
-        lengths = {uid: shape[-2] if len(shape) > 1 else 1 for uid, shape in wanted.items()}
-        row_bytes = num_layers * dim * np.dtype(column.dtype).itemsize
-        units = writer.plan({uid: float(max(n, 1) * row_bytes) for uid, n in lengths.items()}, _SHARD_BYTES)
-        total, done = sum(len(unit.utterance_ids) for unit in units), 0
-        for unit in units:
-            tables = {granularity: ([lengths[uid] for uid in unit.utterance_ids], {STATES: column})}
-            digests = {s: [given.get(u, "") for u in unit.utterance_ids] for s, given in source.digests.items()}
-            with writer.shard(unit.number, unit.utterance_ids, digests, tables) as shard:
-                _fill(shard, source, granularity, column, unit.utterance_ids)
-                shard.commit()
-            done += len(unit.utterance_ids)
-            report(stream, done, total)
-        present = sum(uid in writer.stream for uid in wanted)
-    path = cache / "manifest.csv"
-    write_manifest(merge(read_manifest(path), manifest) if path.exists() else manifest, path)
-    return Imported(stream, granularity, done, present + done, tuple(u for u in source.shapes if u not in known))
+    return Column(DTYPES[stored], num_layers, dim), recipe
+
+
+def _write_shards(
+    writer: StreamWriter,
+    source: Foreign,
+    wanted: Mapping[str, tuple[int, ...]],
+    granularity: str,
+    column: Column,
+    report: Callable[[int, int], Any],
+) -> int:
+    """Write what is missing; how many utterances that was."""
+    lengths = {uid: shape[-2] if len(shape) > 1 else 1 for uid, shape in wanted.items()}
+    row_bytes = column.layers * column.dim * np.dtype(column.dtype).itemsize
+    units = writer.plan({uid: float(max(n, 1) * row_bytes) for uid, n in lengths.items()}, _SHARD_BYTES)
+    total, done = sum(len(unit.utterance_ids) for unit in units), 0
+    for unit in units:
+        tables = {granularity: ([lengths[uid] for uid in unit.utterance_ids], {STATES: column})}
+        digests = {s: [given.get(u, "") for u in unit.utterance_ids] for s, given in source.digests.items()}
+        with writer.shard(unit.number, unit.utterance_ids, digests, tables) as shard:
+            _fill(shard, source, granularity, column, unit.utterance_ids)
+            shard.commit()
+        done += len(unit.utterance_ids)
+        report(done, total)
+    return done
 
 
 def _likely(source: Foreign) -> str:
     return "utterance" if {len(shape) for shape in source.shapes.values()} == {1} else "frame"
 
 
-def _agreed(shapes: dict[str, tuple[int, ...]], granularity: str) -> tuple[int, int]:
+def _agreed(shapes: Mapping[str, tuple[int, ...]], granularity: str) -> tuple[int, int]:
     """Layers and width that all utterances share."""
     whole = {}
     for uid, shape in shapes.items():

@@ -32,7 +32,8 @@ class PackedFile:
         with path.open("rb") as file:
             if not file.read(_BLOCK).startswith(_MAGIC):
                 raise CacheError(
-                    f"{path}: not a packed cache of mmser; make one with: mmser cache pack CACHE --out {path}"
+                    f"{path}: not a packed cache of mmser; expected a file of mmser cache pack, or the folder that "
+                    "mmser extract --cache wrote"
                 )
         self._files: dict[str, Place] = {}
         self.streams: dict[str, list[Shard]] = {}

@@ -8,6 +8,7 @@ Two forms are read: ``label.csv`` and clips, as the tool MMSA hands them round, 
 ``CMU_MOSEI_Labels.csv`` that s3prl made of the release's labels, with the recordings of whole videos.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,32 +82,40 @@ def _read_clips(request: Request, title: str) -> Found:
         else:
             found.excluded[utterance_id] = f"no clip Raw/{video}/{clip}.mp4"
             continue
-        try:
-            sentiment = float(row["label"])
-        except ValueError:
-            raise ManifestError(f"{table}: {utterance_id!r} has label {row['label']!r}; expected a number") from None
-        found.rows.append(
-            {
-                "utterance_id": utterance_id,
-                "audio": "",
-                "text": row["text"],
-                "speaker": video,
-                "split": PARTS.get(row["mode"], row["mode"]),
-                **_sentiments(sentiment),
-            }
-        )
-    if videos and request.audio is None:
-        raise ManifestError(
-            f"{title}: {len(videos)} clips are videos: give --audio FOLDER, where ffmpeg puts their sound"
-        )
-    if videos and request.audio is not None:
-        made, reasons = take_sound(videos, request.audio, title, request.report)
+        found.rows.append(_utterance(utterance_id, row, table))
+    if videos:
+        made, reasons = _sound_of(videos, request, title)
         sounds |= made
         found.excluded |= reasons
     found.rows = [row for row in found.rows if row["utterance_id"] in sounds]
     for row in found.rows:
         row["audio"] = relative(sounds[row["utterance_id"]], request.folder)
     return found
+
+
+def _utterance(utterance_id: str, row: Mapping[str, str], table: Path) -> dict[str, str]:
+    """The manifest's row of a row of ``label.csv``; its sound is not known yet."""
+    try:
+        sentiment = float(row["label"])
+    except ValueError:
+        raise ManifestError(f"{table}: {utterance_id!r} has label {row['label']!r}; expected a number") from None
+    return {
+        "utterance_id": utterance_id,
+        "audio": "",
+        "text": row["text"],
+        "speaker": row["video_id"],
+        "split": PARTS.get(row["mode"], row["mode"]),
+        **_sentiments(sentiment),
+    }
+
+
+def _sound_of(videos: Mapping[str, Path], request: Request, title: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """The sound of each video, and the reason where there is none."""
+    if request.audio is None:
+        raise ManifestError(
+            f"{title}: {len(videos)} clips are videos: give --audio FOLDER, where ffmpeg puts their sound"
+        )
+    return take_sound(videos, request.audio, title, request.report)
 
 
 def _sentiments(sentiment: float) -> dict[str, str]:
