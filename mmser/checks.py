@@ -12,7 +12,8 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     >>> check_choice("pooling", "mean", ("mean", "max"))
     """
     if value not in choices:
-        raise ProtocolError(f"{name} is {value!r}; expected one of: {', '.join(choices)}")
+        meant = did_you_mean(str(value), choices)
+        raise ProtocolError(f"{name} is {value!r}{meant}; expected one of: {', '.join(choices)}")
 
 
 def check_number(name: str, value: float, *, least: float, below: float = float("inf")) -> None:

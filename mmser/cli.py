@@ -18,6 +18,7 @@ from mmser.commands import (
     demo,
     doctor,
     extract,
+    heads,
     pool,
     predict,
     publish,
@@ -63,6 +64,7 @@ def main() -> None:
     mmser manifest emodb DIR --out emodb.csv      a corpus becomes a table
     mmser doctor emodb.csv                        is anything wrong with it?
     mmser extract emodb.csv --cache cache/emodb   encoders run once
+    mmser heads                                   what can be trained on it?
     mmser train-head cache/emodb --head ...       heads train on the cache, as often as you like
     mmser ablate cache/emodb grid.toml            a table of them, from a file
     mmser runs compare runs/emodb/...             is one better than another?
@@ -79,6 +81,7 @@ for command in (
     transcribe.wer,
     extract.extract,
     pool.pool,
+    heads.heads,
     train.train_head,
     ablate.ablate,
     runs.runs,

@@ -362,11 +362,26 @@ def test_without_log_mel_frames_the_command_that_makes_them_is_named(tmp_path: P
     folder = write_cache(tmp_path / "toy")
     result = mmser("train-head", folder, "--head", "cnn14", "--out", tmp_path / "run")
     assert result.exit_code == 1
-    assert "expected one stream of log-mel frames, found none; extract it first (mmser extract ... --mel)" in (
-        result.output
-    )
-    assert POOLED in Cache(folder).stream_names
-    assert TEXT in Cache(folder).stream_names
+    there = ", ".join(Cache(folder).stream_names)
+    told = f"holds no log-mel states (streams: {there}); extract them first (mmser extract ... --mel)"
+    assert told in result.output
+
+
+def test_of_several_spectrograms_one_is_named_and_a_stored_head_takes_its_own(tmp_path: Path) -> None:
+    folder = write_cache(tmp_path / "toy")
+    add_stream(folder, "mel/loud", lambda uid: {"frame": mel_of(uid.split("_")[1], 40, 1)})
+    add_stream(folder, "mel/noise", lambda uid: {"frame": mel_of(LABELS[0], 40, crc32(uid.encode()))})
+    command = ("train-head", folder, "--head", "cnn14", *QUICK, "--epochs", 1)
+    assert "several streams would do: mel/loud, mel/noise; choose one with --mel-stream" in mmser(*command).output
+    wrong = mmser(*command, "--mel-stream", POOLED)
+    assert f"--mel-stream {POOLED}: log-mel frames lie in mel/..." in wrong.output
+    for name in ("loud", "noise"):
+        assert mmser(*command, "--mel-stream", f"mel/{name}", "--out", tmp_path / name).exit_code == 0
+        predictions = pd.read_csv(tmp_path / name / "predictions.csv").set_index(["fold", "utterance_id"])
+        head = tmp_path / name / "heads" / "cnn14-fold0-seed0"
+        own = predictions.loc[load_head(head)[1]["fold"]]
+        said = apply(head, Cache(folder), list(own.index))
+        np.testing.assert_allclose(said.posteriors, own[[f"p_{label}" for label in said.labels]], atol=1e-5)
 
 
 def test_conditioned_states_learn_from_a_cache_as_many_runs(cache: Path, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         --soft votes_ --missing keep --try-layers 3,9 --schedule cosine --warmup 0.1 --categorical-weight 0.7
         --dimension-weights 1,2 --report-oracle --optimiser sgd --momentum 0.8 --crop-seconds 3
         --metric-weight 0.2 --metric-temperature 0.3 --lexicon words.csv --require word,token
+        --mel-stream mel/c --clip-norm 2 --memory-gb 3
     """)
     with pytest.raises(AskedError) as asked:
         mmser("train-head", cache, *options, "--out", tmp_path / "run")
@@ -116,6 +117,8 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         dimension_weights=(1.0, 2.0),
         metric_weight=0.2,
         metric_temperature=0.3,
+        clip_norm=2.0,
+        memory_gb=3.0,
     )
     expected = Experiment(
         head="late-fusion",
@@ -135,6 +138,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         weight_decay=0.0,
         speech_stream="pooled/a",
         text_stream="text/b",
+        mel_stream="mel/c",
         device="cpu",
         training=training,
         task="both",
@@ -273,15 +277,16 @@ def test_a_folder_that_keeps_settings_as_text_goes_on(cache: Path, inside: Path)
     ("arguments", "message"),
     [
         (["--set", "width"], "--set width: expected NAME=VALUE"),
-        (["--set", "widht=8"], "no option 'widht' of coattention; there are block_dropout, blocks, dropout"),
+        (["--set", "widht=8"], "no option 'widht' of coattention (did you mean 'width'?); there are block_dropout"),
         (["--set", "width=wide"], "option width=wide: expected int"),
         (["--set", "width=9"], "width 9 does not divide among 8 heads; choose a multiple"),
         (["--set", "feedforward=maybe"], "option feedforward=maybe: expected bool"),
-        (["--head", "cnn"], "head is 'cnn'; expected one of: speech-probe, text-probe, coattention, "),
+        (["--head", "cnn"], "head is 'cnn' (did you mean 'cnn14'?); expected one of: speech-probe, text-probe, "),
         (
             ["--granularity", "token"],
             "granularity is 'token'; expected one of: frame, phone, syllable, word",
         ),
+        (["--head", "late-fusion", "--members", "film@word"], "film@word: one head alone is no fusion; name several"),
         (["--granularity", "word,word"], "granularity word,word: one is named twice"),
         (["--head", "aligned-words"], "needs the alignments align/hand, which are not there; extract with --align"),
         (["--members", "text-probe"], "--members belongs to a late fusion, but the head is 'coattention'"),
@@ -295,7 +300,7 @@ def test_a_folder_that_keeps_settings_as_text_goes_on(cache: Path, inside: Path)
         (["--speech-stream", FRAMES], f"--speech-stream {FRAMES}: word states are read from {POOLED}"),
         (["--label-smoothing", "1"], "label_smoothing is 1; expected at least 0 and less than 1"),
         (["--learning-rate", "fast"], "--learning-rate fast: expected numbers, separated by commas"),
-        (["--learning-rate", "-1"], "learning rate is -1; expected at least 0"),
+        (["--learning-rate", "-1"], "learning rate is -1; expected more than 0"),
         (["--device", "tpu"], "device 'tpu' cannot be used here"),
     ],
 )
@@ -307,7 +312,7 @@ def test_mistakes_are_one_line_and_leave_nothing(cache: Path, inside: Path, argu
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
-    assert not list(Path("runs").rglob("model.safetensors"))
+    assert not list(Path("runs").rglob("config.json"))
 
 
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--normalise", "session"]])
@@ -325,6 +330,13 @@ def test_a_cache_that_is_none(inside: Path) -> None:
     result = mmser("train-head", "empty")
     assert result.exit_code == 1
     assert "empty: holds no pooled speech states (streams: none); extract them first" in result.stderr
+
+
+def test_the_folder_above_a_cache_is_none(inside: Path, cache: Path) -> None:
+    result = mmser("train-head", cache.parent)
+    assert result.stderr == f"Error: {cache.parent} is no cache, but toy in it could be: name one of them\n"
+    result = mmser("train-head", cache / "manifest.csv")
+    assert "manifest.csv: not a packed cache of mmser; expected a file of mmser cache pack, or the" in result.stderr
 
 
 def test_a_cache_that_is_still_empty(inside: Path, cache: Path) -> None:

@@ -25,7 +25,8 @@ from mmser.cache import Cache, StreamWriter
 from mmser.errors import CacheError, ManifestError, ProtocolError
 from mmser.manifest import read_manifest
 from mmser.train.choose import Chosen, choose
-from mmser.train.features import Sources, load_table, open_sources, speech_layers
+from mmser.train.features import load_table, open_sources
+from mmser.train.layers import speech_layers
 from mmser.train.options import Experiment
 from mmser.train.table import Packed
 
@@ -75,7 +76,7 @@ def test_a_text_layer_that_is_not_stored(cache: Cache) -> None:
     ("asked", "layers"), [("mix", LAYERS), ("-1", [9]), ("-3", [0]), ("4", [4]), ("0", [0]), ("9,4", [9, 4])]
 )
 def test_speech_layers(cache: Cache, asked: str, layers: list[int]) -> None:
-    assert speech_layers(opened(cache, "word"), asked) == layers
+    assert speech_layers(opened(cache, "word").speech["word"], asked) == layers
 
 
 @pytest.mark.parametrize(
@@ -92,14 +93,14 @@ def test_speech_layers(cache: Cache, asked: str, layers: list[int]) -> None:
 )
 def test_speech_layers_that_are_none(cache: Cache, asked: str, message: str) -> None:
     with pytest.raises(ProtocolError, match=re.escape(message)):
-        speech_layers(opened(cache, "word"), asked)
+        speech_layers(opened(cache, "word").speech["word"], asked)
 
 
 def test_a_mix_takes_several_layers(tmp_path: Path) -> None:
     with StreamWriter(tmp_path, "pooled/one@none", {"layers": [12]}, {}) as writer:
-        source = Sources({"word": writer.stream}, None)
+        stream = writer.stream
     with pytest.raises(ProtocolError, match="--layer mix: only layer 12 is stored; give --layer 12, or extract"):
-        speech_layers(source, "mix")
+        speech_layers(stream, "mix")
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.svm import SVC
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
 
 from mmser.errors import MmserError, ProtocolError
+from mmser.metrics import concordance_correlation
 from mmser.train.fusion import fit_fusion, load_fusion, save_fusion
+from mmser.train.rating_fusion import fit_rating_fusion
 
 FITTED = ("dev-weighted", "logistic", "svm")
 
@@ -121,3 +126,46 @@ def test_files_that_are_no_fusion_are_named(tmp_path: Path) -> None:
     save_file({"weights": np.zeros(2)}, tmp_path / "other.safetensors", about)
     with pytest.raises(MmserError, match=r"other\.safetensors: no late fusion \(rule 'svm'\); expected one of dev-"):
         load_fusion(tmp_path / "other.safetensors")
+
+
+def ratings(num_members: int, num_dimensions: int, n: int = 60, seed: int = 0) -> tuple[NDArray, NDArray]:
+    """Ratings by members of unlike quality, and the truth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(1, 7, (n, num_dimensions))
+    noise = rng.normal(size=(num_members, n, num_dimensions)) * np.linspace(3, 1, num_members)[:, None, None]
+    return (truth + noise).astype(np.float32), truth
+
+
+def test_svm_stacking_of_ratings_is_scikit_learns_regression_on_standardised_ratings() -> None:
+    dev, truth = ratings(3, 2)
+    test, _ = ratings(3, 2, seed=1)
+    found = fit_rating_fusion("svm", dev, truth)(test)
+    for number in range(2):
+        regression = make_pipeline(StandardScaler(), SVR())
+        model = TransformedTargetRegressor(regression, transformer=StandardScaler()).fit(stacked(dev), truth[:, number])
+        np.testing.assert_allclose(found[:, number], model.predict(stacked(test)), atol=5e-3)  # SVR ends within 1e-3
+
+
+def test_weights_of_each_dimension_are_the_best_of_all_weightings() -> None:
+    dev, truth = ratings(3, 2, n=40)
+    dev[:, :, 1] = dev[::-1, :, 1]  # whoever rates the one badly rates the other well
+    weights = fit_rating_fusion("dev-weighted", dev, truth).arrays["weights"]
+    grid = [np.array(w) / 20 for w in product(range(21), repeat=3) if sum(w) == 20] + [np.full(3, 1 / 3)]
+    for number in range(2):
+        scores = [concordance_correlation(truth[:, number], some @ dev[:, :, number]) for some in grid]
+        np.testing.assert_allclose(weights[:, number], grid[int(np.argmax(scores))])
+    assert np.argmax(weights, 0).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("rule", ["dev-weighted", "svm"])
+def test_ratings_that_are_not_known_fit_nothing(rule: str, tmp_path: Path) -> None:
+    """A dimension is fitted as if the utterances without its rating were not there, and comes back from disk."""
+    dev, truth = ratings(2, 2)
+    dev[:, 30:] = dev[:, :30]  # so that what standardises the inputs is the same with half of them
+    truth[30:] = np.nan
+    fusion, (test, _) = fit_rating_fusion(rule, dev, truth), ratings(2, 2, seed=1)
+    np.testing.assert_allclose(fusion(test), fit_rating_fusion(rule, dev[:, :30], truth[:30])(test), atol=1e-6)
+    save_fusion(tmp_path / "one.safetensors", fusion, ["a", "b"], ["arousal", "valence"])
+    again, members, dimensions = load_fusion(tmp_path / "one.safetensors")
+    np.testing.assert_array_equal(again(test), fusion(test))
+    assert (again.rule, members, dimensions) == (fusion.rule, ["a", "b"], ["arousal", "valence"])

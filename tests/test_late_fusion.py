@@ -15,6 +15,7 @@ from mmser.heads.batch import Batch, Sequence
 from mmser.heads.store import load_head
 from mmser.train.fusion import fit_fusion, load_fusion
 from mmser.train.options import Experiment, Training
+from mmser.train.rating_fusion import fit_rating_fusion
 from mmser.train.run import train_head
 
 FUSION = Experiment(
@@ -135,19 +136,56 @@ def test_dev_chooses_among_settings_of_members_and_of_their_layer(cache: Path, t
     assert len(list((tmp_path / "logistic" / "fusions").iterdir())) == 6
 
 
-def test_ratings_are_averaged_or_learnt_from_features(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def rated_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = make_rows()
-    rows["arousal"] = rows["label"].map({name: 1.0 + i for i, name in enumerate(LABELS)})
-    cache = write_cache(tmp_path / "toy", rows)
-    rated = replace(FUSION, task="dimensional", dimensions=("arousal",))
+    rows["arousal"] = [arousal(uid) for uid in rows["utterance_id"]]
+    return write_cache(tmp_path_factory.mktemp("rated") / "toy", rows)
+
+
+def arousal(uid: str) -> float:
+    """By the label, and a little by the speaker, so that no two speakers' are the same."""
+    speaker, label = uid.split("_")[:2]
+    return 1.0 + LABELS.index(label) + 0.1 * SPEAKERS.index(speaker)
+
+
+RATED = replace(FUSION, task="dimensional", dimensions=("arousal",))
+
+
+def test_ratings_are_averaged_or_learnt_from_features(rated_cache: Path, tmp_path: Path) -> None:
     for rule in ("mean", "concat"):
-        result = train_head(cache, replace(rated, fusion=rule), tmp_path / rule)
+        result = train_head(rated_cache, replace(RATED, fusion=rule), tmp_path / rule)
         assert [line.head for line in result.rating_lines] == [*FUSION.members, "late-fusion"]
         assert result.rating_lines[-1].ccc > 0.5
     with pytest.raises(
-        ProtocolError, match="--fusion svm is fitted on classes, and the task is dimensional; take mean"
+        ProtocolError, match="--fusion logistic is fitted on classes, and the task is dimensional; take svm"
     ):
-        train_head(cache, replace(rated, fusion="svm"), tmp_path / "svm")
+        train_head(rated_cache, replace(RATED, fusion="logistic"), tmp_path / "logistic")
+
+
+@pytest.mark.parametrize("rule", ["svm", "dev-weighted"])
+def test_ratings_are_fused_by_what_is_fitted_on_dev(rated_cache: Path, tmp_path: Path, rule: str) -> None:
+    """Beside classes, which have a fusion of their own."""
+    result = train_head(rated_cache, replace(RATED, task="both", fusion=rule), tmp_path / "run")
+    assert result.rating_lines[-1].ccc > 0.5
+    assert result.lines[-1].ua > 0.5
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv").set_index(["head", "fold", "utterance_id"])
+    for number, speaker in enumerate(SPEAKERS):
+        heads = [load_head(tmp_path / "run" / "heads" / f"{name}-fold{number}-seed0") for name in FUSION.members]
+        dev, test = ids_of(SPEAKERS[(number + 1) % 6]), ids_of(speaker)
+        of_dev, of_test = (np.stack([rated(*head, batch_of(ids)) for head in heads]) for ids in (dev, test))
+        truth = np.array([[arousal(uid)] for uid in dev])
+        path = tmp_path / "run" / "fusions" / f"fold{number}-seed0-ratings.safetensors"
+        kept, names, dimensions = load_fusion(path)
+        assert (names, dimensions) == (list(FUSION.members), ["arousal"])
+        found = table.loc[[("late-fusion", speaker, uid) for uid in test], "prediction_arousal"]
+        for fusion in (kept, fit_rating_fusion(rule, of_dev, truth)):
+            np.testing.assert_allclose(found, fusion(of_test)[:, 0], atol=5e-3)
+
+
+def rated(head: torch.nn.Module, about: dict, batch: Batch) -> np.ndarray:
+    """A head's ratings on the corpus's own scale, by what is stored beside it."""
+    return head(batch)[:, len(LABELS) :].detach().numpy() * about["rating_deviation"] + about["rating_mean"]
 
 
 def test_the_oracle_goes_with_the_mean(cache: Path, tmp_path: Path) -> None:
@@ -167,6 +205,15 @@ def test_who_lacks_an_alignment_is_left_out_or_kept_without(tmp_path: Path) -> N
     kept = train_head(cache, replace(words, missing="keep"), tmp_path / "kept")
     assert kept.kept == {"not in stream align/hand": 1}
     assert absent in pd.read_csv(tmp_path / "kept" / "predictions.csv")["utterance_id"].tolist()
+
+
+def test_whole_utterances_are_no_words_which_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "toy")
+    write_alignments(cache)
+    words = replace(FUSION, head="aligned-words", members=(), granularity="utterance", settings={})
+    with pytest.raises(ProtocolError, match="aligned-words: utterance states belong to no word of the transcript; a"):
+        train_head(cache, words, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def write_alignments(cache: Path, without: str = "") -> None:

@@ -205,7 +205,7 @@ def _concerning(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
         check_choice("head", head, [*HEADS, *FUSIONS])
     except ProtocolError as error:
-        raise ProtocolError(f"{where}: {error}{did_you_mean(head, [*HEADS, *FUSIONS])}") from error
+        raise ProtocolError(f"{where}: {error}") from error
     fuses = head in FUSIONS
     names = (options.get("members") or FUSIONS[head]) if fuses else (head,)
     kinds = {name: HEADS[name.partition("@")[0]] for name in names if name.partition("@")[0] in HEADS}
@@ -215,6 +215,8 @@ def _concerning(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     useless |= set() if speech else {"layer", "try_layers", "speech_stream"}
     useless |= set() if any("@" not in name for name in speech) else {"granularity"}
     useless |= set() if any(kind.needs_text for kind in kinds.values()) else {"text_layer", "text_stream"}
+    hears_mel = SETTING + "spectral" in settings or any(kind.needs_mel for kind in kinds.values())
+    useless |= set() if hears_mel else {"mel_stream"}
     useless |= set() if fuses else {"members", "fusion"}
     return {name: value for name, value in options.items() if name not in useless}
 

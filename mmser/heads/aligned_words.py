@@ -17,22 +17,22 @@ from mmser.heads.layers import Pool, StreamInput
 
 @dataclass(frozen=True)
 class AlignedWordsOptions:
-    """Options of :class:`AlignedWords`; all defaults are ours."""
+    """Options of :class:`AlignedWords`; all defaults are ours [D]."""
 
     width: int = 256
-    """Speech and text of a word, concatenated, are projected to this width."""
+    """Speech and text of a word, concatenated, are projected to this width [D]."""
     heads: int = 8
-    """Attention heads; they share the width."""
+    """Attention heads; they share the width [D]."""
     blocks: int = 1
-    """Self-attention blocks over the words; 0: none."""
+    """Self-attention blocks over the words [D]; 0: none."""
     feedforward: bool = True
-    """Feed-forward layer (four times the width, GELU) after each attention."""
+    """Feed-forward layer (four times the width, GELU) after each attention [D]."""
     pooling: str = "attention"
-    """How the words become one vector: ``attention``, ``mean`` or ``mean+std``."""
+    """How the words become one vector: ``attention`` [D], ``mean`` or ``mean+std``."""
     block_dropout: float = 0.1
-    """Rate on what each attention and feed-forward adds."""
+    """Rate on what each attention and feed-forward adds [D]."""
     dropout: float = 0.2
-    """Rate on the pooled vector before the last linear layer."""
+    """Rate on the pooled vector before the last linear layer [D]."""
 
     def __post_init__(self) -> None:
         check_attention(self, blockless=True)

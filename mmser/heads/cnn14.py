@@ -33,7 +33,8 @@ class Cnn14Options:
     """Options of :class:`Cnn14`."""
 
     width_multiplier: float = 1.0
-    """Share of CNN14's channels (64 to 2048) in each block; 1.0 is CNN14, with 80 million parameters."""
+    """Share of CNN14's channels (64 to 2048) in each block; 1.0 is CNN14 [C], with 80 million
+    parameters."""
     block_dropout: float = 0.2
     """Rate behind each block [C]."""
     dropout: float = 0.5

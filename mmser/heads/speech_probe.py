@@ -14,14 +14,14 @@ from mmser.heads.layers import PooledStream
 
 @dataclass(frozen=True)
 class SpeechProbeOptions:
-    """Options of :class:`SpeechProbe`; the defaults are SUPERB's emotion task."""
+    """Options of :class:`SpeechProbe`; the defaults are SUPERB's emotion task. [S] stated there."""
 
     hidden: int = 256
-    """Width of the projection (stated by SUPERB). 0: none, which is multinomial logistic regression."""
+    """Width of the projection [S]. 0: none, which is multinomial logistic regression."""
     pooling: str = "mean"
-    """``mean`` (stated by SUPERB) or ``mean+std``."""
+    """``mean`` [S] or ``mean+std``."""
     dropout: float = 0.0
-    """Rate before the last linear layer; SUPERB has none."""
+    """Rate before the last linear layer; none in SUPERB [S]."""
 
     def __post_init__(self) -> None:
         check_number("hidden", self.hidden, least=0)

@@ -18,14 +18,14 @@ from mmser.heads.layers import PooledStream
 
 @dataclass(frozen=True)
 class TextNetworkOptions:
-    """Options of :class:`TextNetwork`; all defaults are ours."""
+    """Options of :class:`TextNetwork`; all defaults are ours [D]."""
 
     hidden: int = 256
-    """Width of each hidden layer."""
+    """Width of each hidden layer [D]."""
     hidden_layers: int = 2
-    """Linear layers with ReLU before the last one."""
+    """Linear layers with ReLU before the last one [D]."""
     dropout: float = 0.2
-    """Rate behind each hidden layer."""
+    """Rate behind each hidden layer [D]."""
 
     def __post_init__(self) -> None:
         check_number("hidden", self.hidden, least=1)

@@ -13,14 +13,14 @@ from mmser.heads.layers import PooledStream
 
 @dataclass(frozen=True)
 class TextProbeOptions:
-    """Options of :class:`TextProbe`; all defaults are ours, chosen to match the speech probe."""
+    """Options of :class:`TextProbe`; all defaults are ours [D], chosen to match the speech probe."""
 
     hidden: int = 256
-    """Width of the projection. 0: none, which is multinomial logistic regression."""
+    """Width of the projection [D]. 0: none, which is multinomial logistic regression."""
     pooling: str = "mean"
-    """``mean`` or ``mean+std``, over the tokens in the batch."""
+    """``mean`` [D] or ``mean+std``, over the tokens in the batch."""
     dropout: float = 0.0
-    """Rate before the last linear layer."""
+    """Rate before the last linear layer [D]."""
 
     def __post_init__(self) -> None:
         check_number("hidden", self.hidden, least=0)

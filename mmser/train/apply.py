@@ -124,6 +124,7 @@ def sources_of(head: Head, about: About, cache: Cache) -> Sources:
         mel=kind.reads_mel(head.options),
         speech_stream=None,
         text_stream=named("text"),
+        mel_stream=named("mel"),
     )
     if not kind.links(head.options):
         return Sources(speech, others.text, others.mel)

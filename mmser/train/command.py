@@ -12,7 +12,7 @@ from mmser.train.presets import PRESETS
 _OPTIONS = {"settings": "set", "crop_s": "crop-seconds"}
 """Options that are not called like their field."""
 
-_UNSAID = ("normalise", "beta1", "beta2", "epsilon", "clip_norm", "memory_gb")
+_UNSAID = ("normalise", "beta1", "beta2", "epsilon")
 """Fields of a training that have no option: Python alone sets them."""
 
 

@@ -2,20 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mmser.cache import Cache, PackedColumn, Stream
+from mmser.cache.schema import MANIFEST_FILE
 from mmser.errors import ProtocolError
 from mmser.records import TIERS
 from mmser.train.columns import DESCRIPTORS, stored_column
+from mmser.train.layers import text_layer_of
 from mmser.train.links import Linker, alignments
 from mmser.train.table import Packed, Table
 
-MIX = "mix"
-"""The layer asked for where a head is to learn a weighted sum of all layers."""
+_EXTRACTED = {
+    "speech": ("frame", "--keep frame"),
+    "pooled": ("pooled speech", "--speech-model"),
+    "text": ("token", "--text-model"),
+    "mel": ("log-mel", "--mel"),
+}
+"""By kind of stream: what its states are called, and the option that extracts them."""
 
 _OF_EVERY = ("frame", "utterance")
 """Granularities that every utterance has states of, aligned or not."""
@@ -83,6 +91,7 @@ def open_sources(
     mel: bool = False,
     speech_stream: str | None,
     text_stream: str | None,
+    mel_stream: str | None = None,
     linked: bool = False,
 ) -> Sources:
     """Find the stream that holds each granularity, the text, the log-mel frames, and what ties speech to text.
@@ -95,6 +104,7 @@ def open_sources(
         mel: whether log-mel frames are needed.
         speech_stream: which stream, where the cache holds several that would do.
         text_stream: the same for text.
+        mel_stream: the same for log-mel frames.
         linked: whether alignments are needed.
 
     Raises:
@@ -125,22 +135,14 @@ def open_sources(
             f"{', '.join(dict.fromkeys(stream.name for stream in speech.values()))}; frames lie in speech/..., all "
             "others in pooled/..."
         )
+    if mel and mel_stream is not None and not mel_stream.startswith("mel/"):
+        raise ProtocolError(f"--mel-stream {mel_stream}: log-mel frames lie in mel/... (mmser cache info)")
     return Sources(
         speech,
         _pick(cache, "text", text_stream, "--text-stream") if text else None,
-        _log_mel(cache) if mel else None,
+        _pick(cache, "mel", mel_stream, "--mel-stream") if mel else None,
         alignments(cache, speech) if linked else None,
     )
-
-
-def _log_mel(cache: Cache) -> Stream:
-    found = [name for name in cache.stream_names if name.startswith("mel/")]
-    if len(found) != 1:
-        raise ProtocolError(
-            f"{cache.path}: expected one stream of log-mel frames, found {', '.join(found) or 'none'}"
-            + ("; keep one of them" if found else "; extract it first (mmser extract ... --mel)")
-        )
-    return cache.stream(found[0])
 
 
 def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
@@ -148,8 +150,9 @@ def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
         return cache.stream(named)
     found = [name for name in cache.stream_names if name.split("/")[0] == kind]
     if not found:
-        what = {"speech": "frame", "pooled": "pooled speech", "text": "token"}[kind]
-        hint = {"speech": "--keep frame", "pooled": "--speech-model", "text": "--text-model"}[kind]
+        if not cache.stream_names and (inner := _caches_in(cache.path)):
+            raise ProtocolError(f"{cache.path} is no cache, but {', '.join(inner)} in it could be: name one of them")
+        what, hint = _EXTRACTED[kind]
         frames = kind == "pooled" and any(name.startswith("speech/") for name in cache.stream_names)
         raise ProtocolError(
             f"{cache.path}: holds no {what} states (streams: {', '.join(cache.stream_names) or 'none'}); "
@@ -165,45 +168,9 @@ def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
     return cache.stream(found[0])
 
 
-def speech_layers(sources: Sources, asked: str) -> list[int]:
-    """The encoder layers to read.
-
-    Args:
-        sources: the streams; the first of speech decides.
-        asked: a number; ``-1`` for the last that is stored; several (``4,8,12``) for a learned mix of those; ``mix``
-            for one of all.
-
-    Raises:
-        ProtocolError: not understood, not stored, or named twice.
-    """
-    first = next(iter(sources.speech.values()))
-    stored = first.layers
-    if asked == MIX and first.name.startswith(f"{DESCRIPTORS}/"):
-        return stored
-    if asked == MIX:
-        if len(stored) < 2:
-            raise ProtocolError(
-                f"--layer mix: only layer {stored[0]} is stored; give --layer {stored[0]}, or extract "
-                "more with --layers"
-            )
-        return stored
-    try:
-        found = [_stored_layer(stored, int(part)) for part in asked.split(",")]
-    except ValueError as error:
-        raise ProtocolError(f"--layer {asked}: expected a number, several (4,8,12), or {MIX}") from error
-    layers = [layer for layer in found if layer is not None]
-    if len(layers) < len(found):
-        raise ProtocolError(f"--layer {asked}: stored layers are {', '.join(map(str, stored))}")
-    if len(set(layers)) < len(layers):
-        raise ProtocolError(f"--layer {asked}: a layer is named twice")
-    return layers
-
-
-def _stored_layer(stored: Sequence[int], asked: int) -> int | None:
-    """A layer by the encoder's number, or counted from the last that is stored; None if it is not there."""
-    if -len(stored) <= asked < 0:
-        return stored[asked]
-    return asked if asked in stored else None
+def _caches_in(folder: Path) -> list[str]:
+    """What could have been meant where the folder above a cache is named."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_FILE}"))
 
 
 def load_table(
@@ -241,10 +208,7 @@ def load_table(
         speech[granularity] = _packed(states, links, device)
     text = None
     if sources.text is not None:
-        stored = sources.text.layers
-        layer = _stored_layer(stored, -1 if text_layer is None else text_layer)
-        if layer is None:
-            raise ProtocolError(f"--text-layer {text_layer}: stored layers are {', '.join(map(str, stored))}")
+        layer = text_layer_of(sources.text, text_layer)
         states = stored_column(sources.text, "token", "states", utterance_ids, layer)
         links = None
         if _know_places(sources.text):

@@ -104,7 +104,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], experiment: Experiment) -> list[str]:
     was = stored.get("experiment", {})
-    phrases = difference(settled_like(was, experiment) if isinstance(was, dict) else was, asked["experiment"])
+    was = settled_like(was, experiment) if isinstance(was, dict) else was
+    phrases = difference(_apart_from_memory(was), _apart_from_memory(asked["experiment"]))
     phrases += difference(stored.get("cache"), asked["cache"], "cache")
     if not phrases:  # other streams and rows follow from other settings
         was, now = stored.get("shards", {}), asked["shards"]
@@ -112,6 +113,13 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], experiment
         was, now = stored.get("rows", {}), asked["rows"]
         phrases += [f"the {name} have changed" for name in now if was.get(name) != now[name]]
     return phrases
+
+
+def _apart_from_memory(experiment: Any) -> Any:
+    """An experiment but for how many runs train at once, which changes no weight: with less memory it may go on."""
+    if not isinstance(experiment, Mapping) or not isinstance(experiment.get("training"), Mapping):
+        return experiment
+    return {**experiment, "training": {k: v for k, v in experiment["training"].items() if k != "memory_gb"}}
 
 
 def load_trained(folder: Path, run: Run) -> Trained | None:

@@ -1,4 +1,4 @@
-"""Late fusion: one answer from the posteriors of several heads. What is fitted is fitted on dev predictions alone."""
+"""Late fusion: one answer from those of several heads. What is fitted is fitted on dev predictions alone."""
 
 import json
 import math
@@ -24,6 +24,11 @@ _ARRAYS = {
     "dev-weighted": ("weights",),
     "logistic": ("classes", "coefficients", "intercepts"),
     "svm": ("classes", "gamma", "intercepts", "offsets", "support", "dual"),
+    "weighted-ratings": ("weights",),
+    "svr": (
+        *("gamma", "intercepts", "offsets", "support", "dual"),
+        *("input_mean", "input_deviation", "mean", "deviation"),
+    ),
 }
 
 
@@ -35,19 +40,30 @@ class Fusion:
     ``coefficients`` (K, M x C) and ``intercepts`` (K,) of the K ``classes`` that dev holds. ``svm``: for each of those,
     support vectors and dual coefficients ``offsets[k]`` to ``offsets[k + 1]``, an intercept, and the kernel's
     ``gamma``.
+
+    Of ratings (:mod:`mmser.train.rating_fusion`): ``weighted-ratings``: ``weights`` (M, K) for the K dimensions.
+    ``svr``: support vectors and the rest as above, a machine a dimension, and what standardises its inputs and turns
+    its answers into ratings.
     """
 
     rule: str
     arrays: dict[str, NDArray]
 
     def __call__(self, members: NDArray) -> NDArray[np.float32]:
-        """Posteriors (n, C) from those of the members (M, n, C).
+        """Posteriors (n, C) from those of the members (M, n, C), or ratings (n, K) from theirs (M, n, K).
 
-        Those of ``svm`` are the softmax of its decision values: they are in the machine's order, but no probabilities.
+        Posteriors of ``svm`` are the softmax of its decision values: they are in the machine's order, but no
+        probabilities.
         """
         if self.rule == "dev-weighted":
             return np.tensordot(self.arrays["weights"], members, 1).astype(np.float32)
-        inputs = _side_by_side(members)
+        if self.rule == "weighted-ratings":
+            return np.einsum("mk,mnk->nk", self.arrays["weights"], members).astype(np.float32)
+        inputs = side_by_side(members)
+        if self.rule == "svr":
+            inputs = (inputs - self.arrays["input_mean"]) / self.arrays["input_deviation"]
+            rated = _svm_values(self.arrays, inputs) * self.arrays["deviation"] + self.arrays["mean"]
+            return rated.astype(np.float32)
         values = _svm_values(self.arrays, inputs) if self.rule == "svm" else _logits(self.arrays, inputs)
         scores = np.full((len(inputs), members.shape[2]), -np.inf)  # a class that dev lacks is never the answer
         scores[:, self.arrays["classes"]] = values
@@ -77,19 +93,17 @@ def fit_fusion(rule: str, members: NDArray, truth: NDArray[np.int64], where: str
     classes = np.unique(truth)
     if len(classes) < 2:
         raise ProtocolError(f"{where}: the dev part holds one class only; {rule} fusion cannot be fitted on it")
-    inputs = _side_by_side(members)
+    inputs = side_by_side(members)
     return Fusion(rule, {"classes": classes, **(_fit_svm if rule == "svm" else _fit_logistic)(inputs, truth, classes)})
 
 
-def _side_by_side(members: NDArray) -> NDArray[np.float64]:
+def side_by_side(members: NDArray) -> NDArray[np.float64]:
     """(M, n, C) to (n, M x C)."""
     return np.concatenate(list(members), axis=1).astype(np.float64)
 
 
 def _best_weights(members: NDArray, truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    number = len(members)
-    grid = np.array([np.full(number, 1 / number), *_weightings(number)])
-    grid = grid[np.argsort(np.square(grid - 1 / number).sum(1).round(12), kind="stable")]
+    grid = weightings(len(members))
     of_class = truth[:, None] == np.unique(truth)
     of_class = of_class / of_class.sum(0)
     uas = []
@@ -99,7 +113,13 @@ def _best_weights(members: NDArray, truth: NDArray[np.int64]) -> NDArray[np.floa
     return grid[np.concatenate(uas).round(12).argmax()]
 
 
-def _weightings(number: int) -> Iterator[NDArray[np.float64]]:
+def weightings(number: int) -> NDArray[np.float64]:
+    """Weights (G, number) to try, of sum 1, the most equal first: a grid over all, and equal ones."""
+    grid = np.array([np.full(number, 1 / number), *_shared_out(number)])
+    return grid[np.argsort(np.square(grid - 1 / number).sum(1).round(12), kind="stable")]
+
+
+def _shared_out(number: int) -> Iterator[NDArray[np.float64]]:
     """All ways to share 1 among ``number`` members in equal parts, as small as the size of the grid allows."""
     parts = next((p for p in range(_FINEST, 1, -1) if math.comb(p + number - 1, number - 1) <= _GRID), 1)
     for bars in combinations(range(parts + number - 1), number - 1):
@@ -129,8 +149,7 @@ def _logits(arrays: dict[str, NDArray], inputs: NDArray[np.float64]) -> NDArray[
 def _fit_svm(inputs: NDArray[np.float64], truth: NDArray[np.int64], classes: NDArray[np.int64]) -> dict[str, NDArray]:
     from sklearn.svm import SVC  # here, so that training without it starts at once
 
-    spread = inputs.shape[1] * inputs.var()
-    gamma = 1 / spread if spread > 0 else 1.0
+    gamma = svm_gamma(inputs)
     machines = [SVC(gamma=gamma, class_weight="balanced").fit(inputs, truth == name) for name in classes]
     return {
         "gamma": np.array(gamma),
@@ -141,8 +160,14 @@ def _fit_svm(inputs: NDArray[np.float64], truth: NDArray[np.int64], classes: NDA
     }
 
 
+def svm_gamma(inputs: NDArray[np.float64]) -> float:
+    """Of the RBF kernel: 1 / (features x variance), as scikit-learn's ``scale``; 1 where nothing varies."""
+    spread = inputs.shape[1] * inputs.var()
+    return 1 / spread if spread > 0 else 1.0
+
+
 def _svm_values(arrays: dict[str, NDArray], inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Decision value of each class's machine: sum_i dual_i exp(-gamma |x - support_i|^2) + intercept."""
+    """Value of each class's or dimension's machine: sum_i dual_i exp(-gamma |x - support_i|^2) + intercept."""
     support, offsets = arrays["support"], arrays["offsets"]
     square = np.square(inputs).sum(1)[:, None] - 2 * inputs @ support.T + np.square(support).sum(1)
     kernel = np.exp(-arrays["gamma"] * square.clip(min=0)) * arrays["dual"]
@@ -151,7 +176,7 @@ def _svm_values(arrays: dict[str, NDArray], inputs: NDArray[np.float64]) -> NDAr
 
 
 def save_fusion(path: Path, fusion: Fusion, members: Sequence[str], labels: Sequence[str]) -> None:
-    """Write a fusion as safetensors, with its rule, members and classes as metadata."""
+    """Write a fusion as safetensors, with its rule, members and classes (or dimensions) as metadata."""
     about = {"rule": fusion.rule, "members": json.dumps(list(members)), "labels": json.dumps(list(labels))}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -160,7 +185,7 @@ def save_fusion(path: Path, fusion: Fusion, members: Sequence[str], labels: Sequ
 
 
 def load_fusion(path: Path) -> tuple[Fusion, list[str], list[str]]:
-    """Read what :func:`save_fusion` wrote: the fusion, its members and its classes.
+    """Read what :func:`save_fusion` wrote: the fusion, its members and its classes (or dimensions).
 
     Raises:
         MmserError: not there, damaged, or not such a file.

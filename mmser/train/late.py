@@ -1,6 +1,7 @@
 """The late fusions of an experiment: fold by fold and seed by seed, from its members' answers or their features."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,19 @@ from torch import Tensor
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.heads.speech_probe import SpeechProbeOptions
-from mmser.train.evaluate import by_length, posteriors
-from mmser.train.fusion import fit_fusion, save_fusion
-from mmser.train.grid import trials_of
+from mmser.train.evaluate import by_length, outputs
+from mmser.train.fusion import Fusion, fit_fusion, save_fusion
+from mmser.train.grid import Trial, trials_of
 from mmser.train.options import Experiment
 from mmser.train.part import Part, Tested
 from mmser.train.plan import Run, Trained
+from mmser.train.rating_fusion import fit_rating_fusion
 from mmser.train.results import Outcome
 from mmser.train.stack import restored_head
 from mmser.train.table import Packed, Table
+
+_Answers = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Posteriors (n, C) and ratings (n, K) of a head's dev part."""
 
 
 def averaged(name: str, members: Sequence[Sequence[Outcome]]) -> list[Outcome]:
@@ -39,31 +44,50 @@ def averaged(name: str, members: Sequence[Sequence[Outcome]]) -> list[Outcome]:
 
 
 def fitted(experiment: Experiment, members: Sequence[Tested], folder: Path) -> list[Outcome]:
-    """Combine the members' posteriors by a rule fitted on their dev posteriors, and keep it in ``folder/fusions``.
+    """Combine the members' answers by a rule fitted on their dev answers, and keep it in ``folder/fusions``.
 
     Raises:
         ProtocolError: a dev part that the rule cannot be fitted on.
     """
-    size, names = experiment.training.batch_size, [one.part.name for one in members]
-    dev = [_dev_posteriors(one, size) for one in members]
-    fused = []
+    dev = [_dev_answers(one, experiment.training.batch_size) for one in members]
+    part, kept, fused = members[0].part, folder / "fusions", []
+    names, labels, dimensions = [one.part.name for one in members], part.about["labels"], part.about["dimensions"]
     for place, own in enumerate(zip(*(one.outcomes for one in members), strict=True)):
-        part, number = members[0].part, members[0].folds[place]
-        truth = part.targets.classes.numpy()[part.folds[number].dev]
-        told = truth >= 0
-        of_dev = np.stack([answers[place][told] for answers in dev])
-        where = f"fold {own[0].fold}, seed {own[0].seed}"
-        fusion = fit_fusion(experiment.fusion, of_dev, truth[told], where)
-        path = folder / "fusions" / f"fold{number}-seed{own[0].seed}.safetensors"
-        save_fusion(path, fusion, names, part.about["labels"])
-        fused.append(_fused(experiment.head, own, fusion(np.stack([one.posteriors for one in own])), None))
+        first, number = own[0], members[0].folds[place]
+        shares, ratings = first.posteriors, None
+        of_classes, of_ratings = _fit(experiment, part, number, [answers[place] for answers in dev], first)
+        if of_classes is not None:
+            save_fusion(kept / f"fold{number}-seed{first.seed}.safetensors", of_classes, names, labels)
+            shares = of_classes(np.stack([one.posteriors for one in own]))
+        if of_ratings is not None:
+            save_fusion(kept / f"fold{number}-seed{first.seed}-ratings.safetensors", of_ratings, names, dimensions)
+            ratings = of_ratings(np.stack([one.ratings for one in own if one.ratings is not None]))
+        fused.append(_fused(experiment.head, own, shares, ratings))
     return fused
 
 
-def _dev_posteriors(member: Tested, batch_size: int) -> list[NDArray[np.float32]]:
+def _fit(
+    experiment: Experiment, part: Part, number: int, dev: Sequence[_Answers], first: Outcome
+) -> tuple[Fusion | None, Fusion | None]:
+    """The fusions of classes and of ratings of one fold and seed, where there are any."""
+    rule, rows = experiment.fusion, part.folds[number].dev
+    of_classes, of_ratings = None, None
+    if experiment.has_classes:
+        truth = part.targets.classes.numpy()[rows]
+        told = truth >= 0
+        shares = np.stack([posteriors[told] for posteriors, _ in dev])
+        of_classes = fit_fusion(rule, shares, truth[told], f"fold {first.fold}, seed {first.seed}")
+    if experiment.has_ratings:
+        rated = np.stack([ratings for _, ratings in dev])
+        of_ratings = fit_rating_fusion(rule, rated, part.targets.ratings.numpy()[rows])
+    return of_classes, of_ratings
+
+
+def _dev_answers(member: Tested, batch_size: int) -> list[_Answers]:
     part = member.part
     rows = [part.folds[number].dev for number in member.folds]
-    return posteriors(part.table, part.build, member.trained, rows, batch_size=batch_size)
+    said = outputs(part.table, part.build, member.trained, rows, batch_size=batch_size)
+    return [part.answers(trained, own) for trained, own in zip(member.trained, said, strict=True)]
 
 
 def _fused(name: str, members: Sequence[Outcome], shares: NDArray, ratings: NDArray | None) -> Outcome:
@@ -91,48 +115,56 @@ def concatenated(experiment: Experiment, members: Sequence[Tested]) -> Part:
     of one table, so that all runs still train together. Members saw the training part only and were selected on dev,
     and so is the layer.
     """
-    first, size = members[0], experiment.training.batch_size
+    first = members[0].part
+    table = _features_table(members, experiment.training.batch_size)
+    inputs = Inputs(speech_dim=table.speech["utterance"].values.shape[2], text_dim=0, granularities=("utterance",))
+    options = SpeechProbeOptions(hidden=0)
+    trials = trials_of(experiment, hears=False)
+    cells, runs = _layer_runs(experiment.head, members[0], trials)
+    about = {name: first.about[name] for name in ("labels", "dimensions")}
+    return Part(
+        name=experiment.head,
+        table=table,
+        targets=first.targets,
+        build=partial(HEADS["speech-probe"].build, inputs, first.targets.num_outputs, options),
+        about={**about, "features_of": [one.part.name for one in members]},
+        folds=first.folds,
+        trials=trials,
+        cells=cells,
+        runs=runs,
+    )
+
+
+def _features_table(members: Sequence[Tested], batch_size: int) -> Table:
+    """What the members' last layers see of every utterance: a "layer" for each fold and seed."""
+    first = members[0]
     features = torch.stack(
         [
-            torch.cat([_features(one.part, one.trained[place], size) for one in members], -1)
+            torch.cat([_features(one.part, one.trained[place], batch_size) for one in members], -1)
             for place in range(len(first.folds))
         ]
     )
-    _, num_rows, dim = features.shape
-    offsets = torch.arange(num_rows + 1, device=features.device)
-    table = Table(first.part.table.ids, {"utterance": Packed(features, offsets)})
-    inputs = Inputs(speech_dim=dim, text_dim=0, granularities=("utterance",))
-    trials = trials_of(experiment, hears=False)
+    offsets = torch.arange(features.shape[1] + 1, device=features.device)
+    return Table(first.part.table.ids, {"utterance": Packed(features, offsets)})
+
+
+def _layer_runs(name: str, member: Tested, trials: Sequence[Trial]) -> tuple[list[tuple[int, int]], list[Run]]:
+    """Fold and trial of each run of the fusion's own layer, and the run: rows and seed are the member's."""
     cells, runs = [], []
     for trial_number, trial in enumerate(trials):
-        for place, (number, trained) in enumerate(zip(first.folds, first.trained, strict=True)):
+        for place, (number, trained) in enumerate(zip(member.folds, member.trained, strict=True)):
             cells.append((number, trial_number))
-            named = f"{experiment.head}-fold{number}-seed{trained.run.seed}"
+            named = f"{name}-fold{number}-seed{trained.run.seed}"
             runs.append(
-                Run(
+                replace(
+                    trained.run,
                     name=named + (f"-trial{trial_number}" if len(trials) > 1 else ""),
-                    train_rows=trained.run.train_rows,
-                    dev_rows=trained.run.dev_rows,
-                    seed=trained.run.seed,
                     layer=place,
                     learning_rate=trial.learning_rate,
                     weight_decay=trial.weight_decay,
                 )
             )
-    about = {name: first.part.about[name] for name in ("labels", "dimensions")}
-    return Part(
-        name=experiment.head,
-        table=table,
-        targets=first.part.targets,
-        build=partial(
-            HEADS["speech-probe"].build, inputs, first.part.targets.num_outputs, SpeechProbeOptions(hidden=0)
-        ),
-        about={**about, "features_of": [one.part.name for one in members]},
-        folds=first.part.folds,
-        trials=trials,
-        cells=cells,
-        runs=runs,
-    )
+    return cells, runs
 
 
 @torch.no_grad()

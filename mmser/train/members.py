@@ -1,14 +1,14 @@
 """Which heads an experiment trains: the head that is named, or the members of a late fusion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from mmser.checks import check_choice
+from mmser.checks import check_choice, did_you_mean
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.records import GRANULARITIES
-from mmser.train.options import FITTED_RULES, Experiment
+from mmser.train.options import Experiment
 
 FUSIONS: dict[str, tuple[str, ...]] = {"late-fusion": ("speech-probe", "text-probe")}
 """Late fusions by name, with the members they have unless told otherwise; ``Experiment.fusion`` is the rule."""
@@ -43,9 +43,10 @@ def members_of(experiment: Experiment) -> list[Member]:
         raise ProtocolError(f"--members belongs to a late fusion, but the head is {experiment.head!r}")
     if experiment.fusion != "mean" and experiment.head not in FUSIONS:
         raise ProtocolError(f"--fusion {experiment.fusion} belongs to a late fusion; the head is {experiment.head!r}")
-    if experiment.fusion in FITTED_RULES and experiment.has_ratings:
+    if experiment.fusion == "logistic" and experiment.has_ratings:
         raise ProtocolError(
-            f"--fusion {experiment.fusion} is fitted on classes, and the task is {experiment.task}; take mean or concat"
+            f"--fusion logistic is fitted on classes, and the task is {experiment.task}; take svm, dev-weighted, mean "
+            "or concat"
         )
     if experiment.fusion != "mean" and experiment.report_oracle:
         raise ProtocolError(
@@ -60,6 +61,10 @@ def members_of(experiment: Experiment) -> list[Member]:
         members.append(Member(name, head, granularities_of(granularity or experiment.granularity)))
     if len(set(named)) < len(named):
         raise ProtocolError(f"--members {','.join(named)}: a member is named twice")
+    if experiment.head in FUSIONS and len(members) < 2:
+        raise ProtocolError(
+            f"--members {named[0]}: one head alone is no fusion; name several, or train it as --head {members[0].head}"
+        )
     return members
 
 
@@ -94,7 +99,10 @@ def settled(experiment: Experiment) -> Experiment:
     kinds = _kinds(experiment)
     unknown = sorted(set(experiment.settings) - set(kinds))
     if unknown:
-        raise ProtocolError(f"no option {unknown[0]!r} of {experiment.head}; there are {', '.join(sorted(kinds))}")
+        meant = did_you_mean(unknown[0], kinds)
+        raise ProtocolError(
+            f"no option {unknown[0]!r} of {experiment.head}{meant}; there are {', '.join(sorted(kinds)) or 'none'}"
+        )
     own = {name: _typed(name, value, kinds[name]) for name, value in experiment.settings.items()}
     rates = {name: _number_if_alone(getattr(experiment, name)) for name in _RATES}
     return replace(experiment, settings=own, **rates)
@@ -137,6 +145,17 @@ def head_options(experiment: Experiment, head: str) -> Any:
     own = {f.name: f.type for f in fields(HEADS[head].options)}
     settings = settled(experiment).settings
     return HEADS[head].options(**{n: _typed(n, value, own[n]) for n, value in settings.items() if n in own})
+
+
+def check_words(members: Sequence[Member], options: Sequence[Any]) -> None:
+    """Raise ProtocolError where a head that reads words or positions is to read states that belong to no word."""
+    for member, own in zip(members, options, strict=True):
+        kind = HEADS[member.head]
+        if kind.needs_speech and kind.links(own) and "utterance" in member.granularities:
+            raise ProtocolError(
+                f"{member.name}: utterance states belong to no word of the transcript; a head that reads words or "
+                "positions takes frame, phone, syllable or word states (--granularity)"
+            )
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a training is asked to do. Every default is here, once; the command line shows them (and so loads no torch)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,7 @@ TASKS = ("categorical", "dimensional", "both")
 DEV_RULES = ("next", "speaker")
 MISSING = ("drop", "keep")
 SCHEDULES = ("constant", "linear", "cosine")
-FITTED_RULES = ("dev-weighted", "svm", "logistic")
-FUSION_RULES = ("mean", *FITTED_RULES, "concat")
+FUSION_RULES = ("mean", "dev-weighted", "svm", "logistic", "concat")
 OPTIMISERS = ("adamw", "sgd")
 TOKEN = "token"
 """What text states stand for."""
@@ -151,9 +151,9 @@ class Experiment:
     """Of a late fusion: heads, each optionally ``HEAD@GRANULARITY`` or ``HEAD@phone+word``; empty: speech-probe and
     text-probe."""
     fusion: str = "mean"
-    """How a late fusion combines its members: the ``mean`` of their posteriors; ``dev-weighted``, ``svm`` or
-    ``logistic``, fitted on dev predictions (:mod:`mmser.train.fusion`); ``concat``: a linear layer on what the members'
-    last layers see, trained as they are."""
+    """How a late fusion combines its members: the ``mean`` of their answers; ``dev-weighted``, ``svm`` or, of classes
+    alone, ``logistic``, fitted on dev predictions (:mod:`mmser.train.fusion`); ``concat``: a linear layer on what the
+    members' last layers see, trained as they are."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head (width, dropout, pooling, ...) that differ from its defaults."""
     learning_rate: float | tuple[float, ...] = 1e-3
@@ -170,6 +170,8 @@ class Experiment:
     """Which stream of the cache, where several hold the granularity."""
     text_stream: str | None = None
     """The same for text."""
+    mel_stream: str | None = None
+    """The same for log-mel frames."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ..."""
     training: Training = field(default_factory=Training)
@@ -186,10 +188,13 @@ class Experiment:
         check_number("seeds", self.seeds, least=1)
         if not 0 < self.dev_share < 1:
             raise ProtocolError(f"dev_share is {self.dev_share:g}; expected more than 0 and less than 1")
-        for name, values in (("learning rate", self.learning_rates), ("weight decay", self.weight_decays)):
-            for value in values:
-                check_number(name, value, least=0)
-            _check_distinct(name, values)
+        for value in self.learning_rates:
+            if not 0 < value < math.inf:
+                raise ProtocolError(f"learning rate is {value:g}; expected more than 0")
+        for value in self.weight_decays:
+            check_number("weight decay", value, least=0)
+        _check_distinct("learning rate", self.learning_rates)
+        _check_distinct("weight decay", self.weight_decays)
         _check_distinct("layer to try", self.try_layers)
         if self.has_ratings:
             _check_distinct("dimension", self.dimensions)

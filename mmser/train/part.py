@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from mmser.train.grid import Trial
 from mmser.train.plan import Run, Trained
@@ -33,6 +36,12 @@ class Part:
     digests: list[str] | None = None
     """Of each run, of all that its weights follow from (:func:`mmser.train.prepare.digests_of`); None where that cannot
     be told: a fusion's own layer learns from its members' weights."""
+
+    def answers(self, trained: Trained, said: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What a head's outputs (n, C + K) mean: posteriors (n, C), and ratings (n, K) on the corpus's own scale."""
+        num_classes = self.targets.num_classes
+        mean, deviation = self.targets.scale_of(torch.from_numpy(trained.run.train_rows))
+        return said[:, :num_classes].softmax(-1).numpy(), (said[:, num_classes:] * deviation + mean).numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,12 @@ from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train.choose import Chosen, choose
-from mmser.train.features import MIX, Sources, load_table, open_sources, speech_layers
+from mmser.train.features import Sources, load_table, open_sources
 from mmser.train.folder import streams_of
 from mmser.train.grid import trials_of
+from mmser.train.layers import MIX, speech_layers, text_layer_of
 from mmser.train.lexicon import Lexicon, read_lexicon, transcripts, weighed
-from mmser.train.members import Member, head_options, members_of, settled
+from mmser.train.members import Member, check_words, head_options, members_of, settled
 from mmser.train.options import Experiment
 from mmser.train.part import Part
 from mmser.train.plan import Run
@@ -85,6 +86,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     members = members_of(first)
     options = [head_options(first, member.head) for member in members]
     sources = _sources(cache, members, options, first)
+    check_words(members, options)
     manifest = cache.manifest
     lacking = sources.without(manifest.ids)
     blind = sources.blind(manifest.ids) if first.missing == "keep" else set(lacking)
@@ -92,6 +94,8 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     chosen = choose(manifest, {**unseen, **without_required(cache, first, manifest.ids)}, first)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
+    if sources.text is not None:
+        text_layer_of(sources.text, first.text_layer)
     lexicon = _lexicon(first, members, options)
     texts = () if lexicon is None else transcripts(manifest, chosen.ids)
     return [
@@ -120,17 +124,19 @@ def _sources(cache: Cache, members: Sequence[Member], options: Sequence[Any], ex
         mel=any(HEADS[member.head].reads_mel(own) for member, own in zip(members, options, strict=True)),
         speech_stream=experiment.speech_stream,
         text_stream=experiment.text_stream,
+        mel_stream=experiment.mel_stream,
         linked=any(HEADS[member.head].links(own) for member, own in zip(members, options, strict=True)),
     )
 
 
 def _layers(sources: Sources, experiment: Experiment) -> list[int]:
     """The encoder layers to read: those of ``layer``, or one for each that is to be tried."""
+    first = next(iter(sources.speech.values()))
     if not experiment.try_layers:
-        return speech_layers(sources, experiment.layer)
+        return speech_layers(first, experiment.layer)
     if MIX in experiment.try_layers:
         raise ProtocolError(f"--try-layers takes numbers; {MIX} is a head of another shape: train it apart")
-    layers = [layer for asked in experiment.try_layers for layer in speech_layers(sources, asked)]
+    layers = [layer for asked in experiment.try_layers for layer in speech_layers(first, asked)]
     if len(set(layers)) < len(layers):
         raise ProtocolError(f"--try-layers {','.join(experiment.try_layers)}: a layer is named twice")
     return layers

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from mmser.cache import Cache
@@ -142,19 +141,18 @@ def _test(part: Part, trained: Sequence[Trained], experiment: Experiment, folder
 
 def _outcomes(part: Part, trained: Sequence[Trained], tested: Sequence[int], said: Sequence[Tensor]) -> list[Outcome]:
     """What heads said of their folds' test parts, as probabilities and as ratings on the corpus's own scale."""
-    num_classes, made = part.targets.num_classes, []
+    made = []
     for i, own in zip(tested, said, strict=True):
         (fold_number, trial), one = part.cells[i], trained[i]
         fold = part.folds[fold_number]
-        mean, deviation = part.targets.scale_of(torch.from_numpy(one.run.train_rows))
-        ratings = (own[:, num_classes:] * deviation + mean).numpy()
+        posteriors, ratings = part.answers(one, own)
         made.append(
             Outcome(
                 head=part.name,
                 fold=fold.name,
                 seed=one.run.seed,
                 rows=fold.test,
-                posteriors=own[:, :num_classes].softmax(-1).numpy(),
+                posteriors=posteriors,
                 num_train=len(fold.train),
                 num_dev=len(fold.dev),
                 best_epoch=one.best_epoch,
