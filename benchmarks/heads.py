@@ -43,8 +43,9 @@ from mmser.heads.dropout import KeyedDropout
 from mmser.heads.layers import Standardise
 from mmser.train.engine import Run, Targets, Training, train
 from mmser.train.evaluate import unweighted_averages
+from mmser.train.packed import Packed
 from mmser.train.serial import train_serially
-from mmser.train.table import Packed, Table
+from mmser.train.table import Table
 
 UTTERANCES, CLASSES, DIM, LAYERS, FOLDS, SEEDS = 5531, 4, 768, 13, 5, 5
 SECONDS, WORDS, SPREAD = 4.5, 11.4, 0.7

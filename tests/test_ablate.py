@@ -404,7 +404,7 @@ def test_cells_are_on_the_same_utterances_where_the_same_states_are_required(tmp
     for name in ("whole", "words", "text"):
         own = pd.read_csv(done.folder / "cells" / name / "predictions.csv")
         assert set(own["utterance_id"]) == there
-    with pytest.raises(ProtocolError, match="require is 'fone'; expected one of: frame, phone"):
+    with pytest.raises(ProtocolError, match=r"require is 'fone' .*; expected one of: frame, phone"):
         read_grid(UNLIKE.replace("[base]", '[base]\nrequire = "word, fone"'), "my.toml")
 
 

@@ -21,7 +21,8 @@ from mmser.heads.store import load_head
 from mmser.train import crops
 from mmser.train.apply import apply
 from mmser.train.engine import Run, Targets, Training, outputs, train
-from mmser.train.table import Packed, Table
+from mmser.train.packed import Packed
+from mmser.train.table import Table
 
 BINS = 64
 NUM, TRAIN, DEV = 60, 36, 48

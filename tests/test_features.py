@@ -28,7 +28,7 @@ from mmser.train.choose import Chosen, choose
 from mmser.train.features import load_table, open_sources
 from mmser.train.layers import speech_layers
 from mmser.train.options import Experiment
-from mmser.train.table import Packed
+from mmser.train.packed import Packed
 
 CPU = torch.device("cpu")
 

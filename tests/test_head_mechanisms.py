@@ -196,24 +196,31 @@ def test_random_weights_are_weibull_variables_with_the_scores_mean() -> None:
     assert variable.mean() == pytest.approx(1, abs=5e-3)
     wanted = math.gamma(1 + 2 / 3.0) / math.gamma(1 + 1 / 3.0) ** 2 - 1
     assert variable.var() == pytest.approx(wanted, rel=2e-2)
-    query, context = torch.randn(1, 2, 8), a_sequence([4], 6, 8)
-    scores, key = attention.scores(query, context), torch.tensor([9])
+    query, context, key = a_sequence([2], 2, 8, seed=1), a_sequence([4], 6, 8), torch.tensor([9])
+    asked, answering = (
+        part.unflatten(-1, (2, 4)).transpose(1, 2)
+        for part in (attention.query(query.values), attention.key(context.values))
+    )
+    scores = asked @ answering.transpose(-1, -2) / 4**0.5
     drawn = scores.exp() * (-attention.draw(scores.shape, key).log()) ** (1 / 3.0)
     drawn = drawn[..., :4] / drawn[..., :4].sum(-1, keepdim=True)
-    torch.testing.assert_close(attention(query, context, key)[1][..., :4], drawn)
+    _, (weights,) = attention(query, context, key)
+    torch.testing.assert_close(weights[..., :4], drawn)
 
 
 def test_without_a_key_random_attention_is_attention_with_its_prior() -> None:
     torch.manual_seed(0)
     plain, drawn = StochasticAttention(8, 2, 3.0, "none"), StochasticAttention(8, 2, 3.0, "contextual")
     number_dropouts(plain)
-    query, context = torch.randn(1, 3, 8), a_sequence([4], 4, 8)
-    answers, weights = torchs(plain)(query, context.values, context.values, average_attn_weights=False)
-    torch.testing.assert_close(plain(query, context)[0], answers)
-    torch.testing.assert_close(plain(query, context)[1], weights)
+    query, context = a_sequence([3], 3, 8, seed=1), a_sequence([4], 4, 8)
+    answers, weights = torchs(plain)(query.values, context.values, context.values, average_attn_weights=False)
+    found, (own,) = plain(query, context)
+    torch.testing.assert_close(found, answers)
+    torch.testing.assert_close(own, weights)
     drawn.load_state_dict(plain.state_dict(), strict=False)
     prior = drawn.prior(context.values).squeeze(-1).exp()[:, None, None]
-    torch.testing.assert_close(drawn(query, context)[1], weights * prior / (weights * prior).sum(-1, keepdim=True))
+    _, (own,) = drawn(query, context)
+    torch.testing.assert_close(own, weights * prior / (weights * prior).sum(-1, keepdim=True))
 
 
 def test_draws_are_even_and_do_not_depend_on_padding_or_company() -> None:

@@ -267,10 +267,10 @@ def test_masked_statistics_are_those_of_the_valid_steps() -> None:
 
 
 def test_attention_pooling_weighs_by_the_learned_query() -> None:
-    values, mask, *_ = a_sequence([3, 2], 5, D)
-    pool = Pool(D, "attention")
+    sequence = a_sequence([3, 2], 5, D)
+    pool, values = Pool(D, "attention"), sequence.values
     weights = (values[0, :3] @ pool.score.weight[0]).softmax(0)
-    torch.testing.assert_close(pool(values, mask)[0], weights @ values[0, :3])
+    torch.testing.assert_close(pool(sequence)[0], weights @ values[0, :3])
 
 
 def test_a_block_is_torchs_decoder_layer() -> None:
@@ -288,7 +288,7 @@ def test_a_block_is_torchs_decoder_layer() -> None:
     )
     values = block.attention_norm(query.values + answers)
     values = block.feedforward_norm(values + block.contract(nn.functional.gelu(block.expand(values))))
-    ours, our_weights = block(query, context, None)
+    ours, (our_weights,) = block(query, context, None)
     torch.testing.assert_close(our_weights, weights)
     torch.testing.assert_close(ours.values[query.mask], values[query.mask])
 

@@ -9,8 +9,9 @@ import torch
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train.memory import max_stacked
+from mmser.train.packed import Packed
 from mmser.train.plan import Progress, Run, Training, class_weights_of, derive, dropout_keys, order_of
-from mmser.train.table import Packed, Table
+from mmser.train.table import Table
 from mmser.train.targets import Targets
 
 RUN = Run("a", np.arange(10, 60), np.arange(60, 70), seed=5)

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from mmser.errors import ProtocolError
+from mmser.train import packed as packed_module
 from mmser.train import table as table_module
-from mmser.train.table import Packed, Table
+from mmser.train.packed import Packed
+from mmser.train.table import Table
 
 LENGTHS = [3, 0, 1, 5, 2, 4, 0]
 DIM, LAYERS = 4, 3
@@ -56,7 +58,7 @@ def test_a_stream_without_any_state() -> None:
 
 @pytest.mark.parametrize("layer", [None, 1])
 def test_moments_are_numpys(layer: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "_CHUNK", 2)
+    monkeypatch.setattr(packed_module, "CHUNK", 2)
     stream, own = a_stream()
     rows = np.array([5, 1, 3])
     states = np.concatenate([own[row] for row in rows], 1).astype(np.float64)
@@ -75,7 +77,7 @@ def test_moments_survive_a_large_offset_and_a_constant() -> None:
 
 
 def test_means_are_one_state_an_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "_MEANS", 2)
+    monkeypatch.setattr(packed_module, "_MEANS", 2)
     stream, own = a_stream()
     means = stream.means()
     assert means.lengths.tolist() == [min(1, length) for length in LENGTHS]
@@ -84,7 +86,7 @@ def test_means_are_one_state_an_utterance(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_normalising_per_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "_CHUNK", 3)
+    monkeypatch.setattr(table_module, "CHUNK", 3)
     stream, own = a_stream(dtype=torch.float32)
     text, _ = a_stream(layers=1, seed=1)
     speakers = ["b", "a", "a", "b", "a", "b", "c"]

@@ -11,7 +11,8 @@ from torch import nn
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train.engine import Run, Targets, Training, posteriors, train
-from mmser.train.table import Packed, Table
+from mmser.train.packed import Packed
+from mmser.train.table import Table
 
 DIM, NUM, TRAIN, DEV = 4, 480, 320, 400
 TRAINING = Training(epochs=25, batch_size=32, patience=25)

@@ -9,6 +9,9 @@ A head is built by ``Head(inputs, num_outputs, options)``, keeps those three as 
 - gives the same output however much padding there is, and a finite one for an empty sequence;
 - is ``classify(dropout(features(batch)))``, so that a fusion can take its ``features`` and train another last layer.
 
+A head whose ``flat`` is True takes sequences with or without padding between utterances (:mod:`mmser.heads.flat`), and
+says the same of both; it is spared the padding where that costs.
+
 A head whose ``stacks`` is False (CNN14, for its batch norms) may read and move buffers in ``forward``: its runs train
 one by one (:mod:`mmser.train.apart`), and it is in evaluation mode whenever it is asked.
 

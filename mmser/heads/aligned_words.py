@@ -80,7 +80,7 @@ class AlignedWords(Head):
         words = Sequence(self.project(torch.cat(parts, -1)), first_of_word(text))
         for block in self.blocks:
             words, _ = block(words, words, batch.key)
-        return self.pool(words.values, words.mask)
+        return self.pool(words)
 
 
 def mean_of_word(tokens: Sequence, states: Sequence) -> Tensor:

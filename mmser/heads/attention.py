@@ -10,7 +10,9 @@ from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout
+from mmser.heads.flat import joined, masks_of, parts_of, split
 from mmser.heads.layers import StreamInput, masked_softmax
+from mmser.heads.linear import Linear
 
 POSITIONS = ("none", "word", "time")
 """What an encoding added to both streams can tell: nothing, which word of the transcript, or when it was spoken."""
@@ -35,38 +37,43 @@ class Attention(nn.Module):
         """
         super().__init__()
         self.heads, self.focus = heads, focus
-        self.query = nn.Linear(width, width)
+        self.query = Linear(width, width)
         # A bias on the keys adds the same number to all scores of a query: softmax drops it, and what gradient it gets
         # is rounding noise, which AdamW would scale up to steps of full size.
-        self.key = nn.Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
         if alike:
             self.key.load_state_dict({"weight": self.query.weight})
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
+        self.value = Linear(width, width)
+        self.output = Linear(width, width)
 
-    def forward(self, query: Tensor, context: Sequence, key: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Let ``query`` (B, T, width) ask ``context`` (B, N, width).
+    def forward(self, query: Sequence, context: Sequence, key: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Let ``query`` (B, T, width) ask ``context`` (B, N, width); either may be flat.
 
-        ``key`` is for attention that draws at random; this one does not.
+        ``key`` is for attention that draws at random.
 
         Returns:
-            Answers (B, T, width) and weights (B, heads, T, N), which are all zero where the context is empty.
+            Answers, laid out as the query is, and weights (b, heads, T, N) of the utterances that were asked at a time
+            (:func:`mmser.heads.flat.parts_of`): all B at once unless flat. They are zero where the context is empty.
         """
-        weights = masked_softmax(self.scores(query, context), context.mask[:, None, None, :])
-        return self.answers(weights, context), weights
+        parts = parts_of(query, context)
+        asked = self.query(query.values) * (self.focus * (query.values.shape[-1] // self.heads) ** -0.5)
+        q, k, v = (
+            split(values, sequence, self.heads, parts)
+            for values, sequence in (
+                (asked, query),
+                (self.key(context.values), context),
+                (self.value(context.values), context),
+            )
+        )
+        scores = self.weigh([a @ b.transpose(-1, -2) for a, b in zip(q, k, strict=True)], context, parts, key)
+        masks = masks_of(context, parts)
+        weights = [masked_softmax(own, mask[:, None, None, :]) for own, mask in zip(scores, masks, strict=True)]
+        answers = joined([a @ b for a, b in zip(weights, v, strict=True)], query)
+        return self.output(answers), weights
 
-    def scores(self, query: Tensor, context: Sequence) -> Tensor:
-        """How well each state of the context answers each query, before the softmax: (B, heads, T, N)."""
-        q, k = self._split(self.query(query)), self._split(self.key(context.values))
-        return (q * (self.focus * q.shape[-1] ** -0.5)) @ k.transpose(-1, -2)
-
-    def answers(self, weights: Tensor, context: Sequence) -> Tensor:
-        """The context's values under ``weights`` (B, heads, T, N): (B, T, width)."""
-        return self.output((weights @ self._split(self.value(context.values))).transpose(1, 2).flatten(2))
-
-    def _split(self, values: Tensor) -> Tensor:
-        """(B, T, width) to (B, heads, T, width / heads)."""
-        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def weigh(self, scores: list[Tensor], context: Sequence, parts: list[int], key: Tensor | None) -> list[Tensor]:  # noqa: ARG002
+        """What a subclass makes of the scores (b, heads, T, N) of each part before the softmax; here nothing."""
+        return scores
 
 
 class Block(nn.Module):
@@ -88,19 +95,19 @@ class Block(nn.Module):
         self.attention = Attention(width, heads, focus, alike=alike) if attention is None else attention
         self.attention_dropout = KeyedDropout(dropout)
         self.attention_norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 4 * width) if feedforward else None
+        self.expand = Linear(width, 4 * width) if feedforward else None
         if feedforward:
-            self.contract = nn.Linear(4 * width, width)
+            self.contract = Linear(4 * width, width)
             self.feedforward_dropout = KeyedDropout(dropout)
             self.feedforward_norm = nn.LayerNorm(width)
 
-    def forward(self, query: Sequence, context: Sequence, key: Tensor | None) -> tuple[Sequence, Tensor]:
-        """The ``query`` sequence after asking ``context``, and the weights (B, heads, T, N)."""
-        answers, weights = self.attention(query.values, context, key)
-        values = self.attention_norm(query.values + self.attention_dropout(answers, key))
+    def forward(self, query: Sequence, context: Sequence, key: Tensor | None) -> tuple[Sequence, list[Tensor]]:
+        """The ``query`` sequence after asking ``context``, and the weights (:meth:`Attention.forward`)."""
+        answers, weights = self.attention(query, context, key)
+        values = self.attention_norm(query.values + self.attention_dropout(answers, key, query.flat))
         if self.expand is not None:
             thoughts = self.contract(F.gelu(self.expand(values)))
-            values = self.feedforward_norm(values + self.feedforward_dropout(thoughts, key))
+            values = self.feedforward_norm(values + self.feedforward_dropout(thoughts, key, query.flat))
         return query._replace(values=values), weights
 
 
@@ -112,12 +119,15 @@ class Projected(nn.Module):
         dim, layers = (inputs.text_dim, 1) if stream == "text" else (inputs.speech_dim, inputs.speech_layers)
         super().__init__()
         self.input = StreamInput(stream, dim, layers)
-        self.project = nn.Linear(dim, width)
+        self.project = Linear(dim, width)
         self.positions = positions
 
     def forward(self, sequence: Sequence) -> Sequence:
-        """(B, T, D) or (B, L, T, D) to (B, T, width); the mask stays."""
-        values = self.project(self.input(sequence.values))
+        """(B, T, D) or (B, L, T, D) to (B, T, width), or flat as it came; the mask stays."""
+        if sequence.flat is None:
+            values = self.project(self.input(sequence.values))
+        else:  # to what sees each state by itself, S states are one utterance's
+            values = self.project(self.input(sequence.values.unsqueeze(0)).squeeze(0))
         if self.positions != "none":
             values = values + encoding(places(sequence, self.positions), values.shape[-1])
         return sequence._replace(values=values)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmser.heads.attention import Projected, check_attention
 from mmser.heads.base import Head
-from mmser.heads.batch import Batch, Inputs
+from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import Pool
 
@@ -60,4 +60,4 @@ class AttentionPool(Head):
         given = {**batch.speech, "text": batch.text}
         found = {name: stream(given[name]) for name, stream in self.streams.items()}
         values = torch.cat([self.norms[name](sequence.values) for name, sequence in found.items()], -2)
-        return self.pool(values, torch.cat([sequence.mask for sequence in found.values()], -1))
+        return self.pool(Sequence(values, torch.cat([sequence.mask for sequence in found.values()], -1)))

@@ -21,6 +21,8 @@ class Head(nn.Module):
     options: Any
     stacks: bool = True
     """Whether many runs of the head train as one; False where it moves buffers of its own, as batch norms do."""
+    flat: bool = False
+    """Whether it takes sequences whose states stand end to end (:mod:`mmser.heads.flat`)."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> "Head":

@@ -12,11 +12,31 @@ LINKS = ("word", "time", "lexicon")
 """What a state can know besides its values: fields of :class:`Sequence` that heads ask for."""
 
 
+class Flat(NamedTuple):
+    """Where S states that stand end to end belong: those of B utterances, of which the longest has T.
+
+    Of several stacked batches S is the largest number of states that one has; the others repeat a state to fill up.
+    """
+
+    utterance: Tensor
+    """(S,) int64: which of the B utterances a state belongs to."""
+    step: Tensor
+    """(S,) int64: which of its utterance's states it is."""
+    held: Tensor
+    """(S,) bool: False for what only fills up."""
+    first: Tensor
+    """(B,) int64: which of the S states is an utterance's first; some state or other where it has none."""
+    masks: tuple[Tensor, ...]
+    """Utterances that attention takes at a time, in their order: of each part (b, T') bool, True where there is a
+    state; T' are the states of its longest utterance."""
+
+
 class Sequence(NamedTuple):
-    """States of B utterances, padded to the longest."""
+    """States of B utterances, padded to the longest; or, where ``flat`` is given, end to end."""
 
     values: Tensor
-    """(B, T, D) float32; (B, L, T, D) where all L encoder layers go to a learned mix. Padding is finite."""
+    """(B, T, D) float32; (B, L, T, D) where all L encoder layers go to a learned mix. Padding is finite. Flat: (S, D)
+    or (L, S, D), and (S,) in place of (B, T) for what else a state knows; but the mask stays (B, T)."""
     mask: Tensor
     """(B, T) bool; True where there is a state. A row may be empty: an utterance without words, say."""
     word: Tensor | None = None
@@ -28,6 +48,8 @@ class Sequence(NamedTuple):
     lexicon: Tensor | None = None
     """(B, T) float32: the weight of a state's word in an emotion lexicon; 0: not in it, or no word. Only for heads that
     ask."""
+    flat: Flat | None = None
+    """Where the states stand, if end to end: only for heads whose class says ``flat`` (:mod:`mmser.heads.flat`)."""
 
 
 class Batch(NamedTuple):

@@ -19,7 +19,8 @@ from mmser.heads.attention import Attention, Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, KeyedUniform, number_dropouts
-from mmser.heads.layers import Pool, masked_softmax
+from mmser.heads.flat import split
+from mmser.heads.layers import Pool
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,23 @@ class StochasticAttention(Attention):
         self.trust = nn.Parameter(torch.ones(1)) if prior == "lexicon" else None
         self.draw = KeyedUniform()
 
-    def forward(self, query: Tensor, context: Sequence, key: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As :meth:`Attention.forward`; ``key`` (B,) decides the draw."""
-        scores = self.scores(query, context)
+    def weigh(self, scores: list[Tensor], context: Sequence, parts: list[int], key: Tensor | None) -> list[Tensor]:
+        """The scores under the prior, and drawn about their means by ``key`` (B,)."""
         if self.prior is not None:
-            scores = scores + self.prior(context.values).squeeze(-1)[:, None, None, :]
+            scores = self._with(scores, self.prior(context.values), context, parts)
         if self.trust is not None:
             assert context.lexicon is not None, "the batch holds no lexicon: HeadKind.links() asks for it"
-            scores = scores + self.trust * context.lexicon[:, None, None, :]
-        if key is not None:
-            # exp(-log Gamma) cancels in the softmax but is the variable's scale: kept, so that its mean is exp(score)
-            scores = scores + (-self.draw(scores.shape, key).log()).log() / self.shape - math.lgamma(1 + 1 / self.shape)
-        weights = masked_softmax(scores, context.mask[:, None, None, :])
-        return self.answers(weights, context), weights
+            scores = self._with(scores, self.trust * context.lexicon.unsqueeze(-1), context, parts)
+        return scores if key is None else [self._drawn(*own) for own in zip(scores, key.split(parts), strict=True)]
+
+    def _with(self, scores: list[Tensor], prior: Tensor, context: Sequence, parts: list[int]) -> list[Tensor]:
+        """Scores with a ``prior`` of each state of the context (B, N, 1)."""
+        priors = split(prior, context, 1, parts)
+        return [own + one.transpose(-1, -2) for own, one in zip(scores, priors, strict=True)]
+
+    def _drawn(self, scores: Tensor, key: Tensor) -> Tensor:
+        # exp(-log Gamma) cancels in the softmax but is the variable's scale: kept, so that its mean is exp(score)
+        return scores + (-self.draw(scores.shape, key).log()).log() / self.shape - math.lgamma(1 + 1 / self.shape)
 
 
 class Pair(nn.Module):
@@ -107,13 +112,13 @@ class Pair(nn.Module):
         """The pooled pair (B, out_dim)."""
         speech, text = self.speech_input(speech), self.text_input(text)
         by_speech, by_text = self.speech(speech, text, key)[0], self.text(text, speech, key)[0]
-        return torch.cat(
-            [self.speech_pool(by_speech.values, by_speech.mask), self.text_pool(by_text.values, by_text.mask)], -1
-        )
+        return torch.cat([self.speech_pool(by_speech), self.text_pool(by_text)], -1)
 
 
 class BayesianCoAttention(Head):
     """Co-attention (one block each way) that draws its weights in training and uses their means in evaluation."""
+
+    flat = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: BayesianCoAttentionOptions) -> None:
         super().__init__()

@@ -45,6 +45,8 @@ class ClsCoAttention(Head):
     One query a stream: the cost grows with T + N, not with T x N.
     """
 
+    flat = True
+
     def __init__(self, inputs: Inputs, num_outputs: int, options: ClsCoAttentionOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
@@ -80,4 +82,4 @@ class ClsCoAttention(Head):
 
 
 def _summary(pool: nn.Module, sequence: Sequence) -> Sequence:
-    return as_one(pool(sequence.values, sequence.mask), sequence.mask)
+    return as_one(pool(sequence), sequence.mask)

@@ -64,8 +64,8 @@ class PairLayer(nn.Module):
 
     def forward(
         self, speech: Sequence, text: Sequence, key: Tensor | None
-    ) -> tuple[Sequence, Sequence, dict[str, Tensor]]:
-        """Both streams, and the weights of the co-attention by direction."""
+    ) -> tuple[Sequence, Sequence, dict[str, list[Tensor]]]:
+        """Both streams, and the weights of the co-attention by direction (:meth:`Attention.forward`)."""
         if self.order == "before":
             speech, text = self._look_inward(speech, text, key)
         asking = (last_state(speech), last_state(text)) if self.last_alone else (speech, text)
@@ -103,19 +103,21 @@ class Pair(nn.Module):
         self.text_pool = Pool(options.width, options.pooling)
         self.out_dim = self.speech_pool.out_dim + self.text_pool.out_dim
 
-    def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """The pooled pair (B, out_dim) and the weights by layer and direction."""
         speech, text = self.speech_input(speech), self.text_input(text)
-        weights: dict[str, Tensor] = {}
+        weights: dict[str, list[Tensor]] = {}
         for number, layer in enumerate(self.layers):
             speech, text, found = layer(speech, text, key)
             weights |= {f"{number}.{direction}": value for direction, value in found.items()}
-        pooled = [self.speech_pool(speech.values, speech.mask), self.text_pool(text.values, text.mask)]
+        pooled = [self.speech_pool(speech), self.text_pool(text)]
         return torch.cat(pooled, -1), weights
 
 
 class CoAttention(Head):
     """Speech and text ask each other. Several granularities: one pair each, concatenated before the last layer."""
+
+    flat = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: CoAttentionOptions) -> None:
         super().__init__()
@@ -128,14 +130,14 @@ class CoAttention(Head):
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs (B, num_outputs)."""
-        return self.forward_with_attention(batch)[0]
+        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: both streams of every granularity pooled, (B, classify.in_features)."""
         return self._pooled(batch)[0]
 
     def forward_with_attention(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Outputs, and who looked where.
+        """Outputs for a batch that is not flat, and who looked where.
 
         Returns:
             Outputs (B, num_outputs), and weights by ``"<granularity>.<layer>.<direction>"``:
@@ -143,12 +145,13 @@ class CoAttention(Head):
             ``text_to_speech`` (B, heads, N, T) the other way round. Where only the last state asks, its weights alone.
         """
         pooled, weights = self._pooled(batch)
-        return self.classify(self.dropout(pooled, batch.key)), weights
+        alone = {where: found for where, (found,) in weights.items()}
+        return self.classify(self.dropout(pooled, batch.key)), alone
 
-    def _pooled(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _pooled(self, batch: Batch) -> tuple[Tensor, dict[str, list[Tensor]]]:
         assert batch.text is not None, "co-attention needs text in the batch"
         pooled: list[Tensor] = []
-        weights: dict[str, Tensor] = {}
+        weights: dict[str, list[Tensor]] = {}
         for name, pair in self.pairs.items():
             vector, found = pair(batch.speech[name], batch.text, batch.key)
             pooled.append(vector)

@@ -80,11 +80,13 @@ class Crossing(nn.Module):
             query, _ = block(query, context, key)
         if self.inward is not None:
             query, _ = self.inward(query, query, key)
-        return self.pool(query.values, query.mask)
+        return self.pool(query)
 
 
 class CrossmodalTransformer(Head):
     """Each stream asks the other's input again and again [S]; its answers it never sees, unlike co-attention."""
+
+    flat = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: CrossmodalTransformerOptions) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmser.checks import check_number
+from mmser.heads.batch import Flat
 
 _MASK = 0xFFFF_FFFF
 
@@ -46,15 +47,15 @@ class KeyedDropout(nn.Module):
         self.rate = rate
         self.salt: int | None = None
 
-    def forward(self, values: Tensor, key: Tensor | None) -> Tensor:
-        """Drop elements of ``values`` (B, ..., D) by ``key`` (B,), int64."""
+    def forward(self, values: Tensor, key: Tensor | None, flat: Flat | None = None) -> Tensor:
+        """Drop elements of ``values`` (B, ..., D), or (S, D) if they are ``flat``, by ``key`` (B,), int64."""
         if key is None or self.rate == 0.0:
             return values
-        keep = self.keep(values.shape, key)
+        keep = self.keep(values.shape, key, flat)
         return values * keep.to(values.dtype).mul_(1.0 / (1.0 - self.rate))
 
-    def keep(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
-        """Which elements of a tensor of ``shape`` (B, ..., D) stay, bool.
+    def keep(self, shape: tuple[int, ...], key: Tensor, flat: Flat | None = None) -> Tensor:
+        """Which elements of a tensor of ``shape`` (B, ..., D) stay, bool; of a ``flat`` one the same states' the same.
 
         The axes are mixed in one at a time, and a word of the last mixing decides over two elements, by 16 bits each:
         the rate is kept to 1/65536, and only half as many words are mixed as there are elements.
@@ -63,7 +64,9 @@ class KeyedDropout(nn.Module):
         state = mix(key & _MASK)
         state = mix(state ^ (key >> 32))
         state = mix(state ^ self.salt)
-        for size in (*shape[1:-1], -(-shape[-1] // 2)):
+        if flat is not None:
+            state = mix(state[flat.utterance] ^ flat.step)
+        for size in (*(shape[1:-1] if flat is None else ()), -(-shape[-1] // 2)):
             state = mix(state.unsqueeze(-1) ^ torch.arange(size, device=key.device))
         limit = round(self.rate * 2**16)
         return torch.cat([(state & 0xFFFF) >= limit, state >= limit << 16], -1)[..., : shape[-1]]

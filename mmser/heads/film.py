@@ -64,5 +64,6 @@ class Film(Head):
         for name, project in self.speech.items():
             speech = project(batch.speech[name])
             scale, shift = self.films[name](summary).unsqueeze(-2).chunk(2, -1)
-            found.append(self.pools[name](((1 + scale) * speech.values + shift).relu(), speech.mask))
+            modulated = ((1 + scale) * speech.values + shift).relu()
+            found.append(self.pools[name](speech._replace(values=modulated)))
         return torch.cat(found, -1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmser.heads.batch import Sequence
+from mmser.heads.flat import members, padded
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -160,13 +161,23 @@ class Pool(nn.Module):
         self.score = nn.Linear(dim, 1, bias=False) if pooling == "attention" else None
         self.out_dim = 2 * dim if self.with_std else dim
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, sequence: Sequence) -> Tensor:
         """Pool over the valid steps; zeros (and the least deviation) where there are none."""
+        if sequence.flat is not None and not self.with_std:
+            return self._weights_of_flat(sequence) @ sequence.values
+        values, mask = padded(sequence).values, sequence.mask
         if self.score is not None:
             weights = masked_softmax(self.score(values).squeeze(-1), mask)
             return (weights.unsqueeze(-2) @ values).squeeze(-2)
         mean = masked_mean(values, mask)
         return torch.cat([mean, masked_std(values, mask)], -1) if self.with_std else mean
+
+    def _weights_of_flat(self, sequence: Sequence) -> Tensor:
+        """Each utterance's weights over all S states, its own and others': (B, S)."""
+        own = members(sequence)
+        if self.score is not None:
+            return masked_softmax(self.score(sequence.values).squeeze(-1), own)
+        return own / own.sum(-1, keepdim=True).clamp(min=1)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -193,7 +204,7 @@ def masked_max(values: Tensor, mask: Tensor) -> Tensor:
 def last_state(sequence: Sequence) -> Sequence:
     """The last valid state of each row, as a sequence of one; zeros, and not valid, where there is none."""
     after = torch.nn.functional.pad(sequence.mask, (0, 1))[..., 1:]
-    return as_one(masked_mean(sequence.values, sequence.mask & ~after), sequence.mask)
+    return as_one(masked_mean(padded(sequence).values, sequence.mask & ~after), sequence.mask)
 
 
 def as_one(vector: Tensor, mask: Tensor) -> Sequence:

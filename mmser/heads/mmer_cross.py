@@ -13,6 +13,7 @@ from mmser.heads.attention import Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
+from mmser.heads.flat import padded
 from mmser.heads.layers import masked_max, masked_mean
 
 
@@ -56,8 +57,9 @@ class Cross(nn.Module):
         read = self.speech_asks_text(speech, text, key)[0]
         back = self.text_asks_answers(text, read, key)[0].values
         gated = self.gate(torch.cat([heard, back], -1)).sigmoid() * back
-        crossed = masked_max(torch.cat([heard, gated], -1), text.mask)
-        return torch.cat([crossed, masked_mean(speech.values, speech.mask)], -1)
+        answers = padded(text._replace(values=torch.cat([heard, gated], -1)))
+        crossed = masked_max(answers.values, answers.mask)
+        return torch.cat([crossed, masked_mean(padded(speech).values, speech.mask)], -1)
 
 
 class MmerCross(Head):
@@ -65,6 +67,8 @@ class MmerCross(Head):
 
     The gate is a sigmoid of both crossings and scales the second [D]; pooled speech is its mean [D].
     """
+
+    flat = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: MmerCrossOptions) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,14 +101,11 @@ class Answering(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
     def _batch(self, given: Mapping[str, Tensor]) -> Batch:
-        read = {
-            stream: Sequence(
-                given[stream],
-                given[f"{stream}_mask"],
-                **{link: given.get(f"{stream}_{name}") for link, (name, _, _) in _LINKS.items()},
-            )
-            for stream in self.streams
-        }
+        def sequence(stream: str) -> Sequence:
+            links: dict[str, Any] = {link: given.get(f"{stream}_{name}") for link, (name, _, _) in _LINKS.items()}
+            return Sequence(given[stream], given[f"{stream}_mask"], **links)
+
+        read = {stream: sequence(stream) for stream in self.streams}
         mel, text = read.pop("mel", None), read.pop("text", None)
         speech = {stream.removeprefix("speech_"): sequence for stream, sequence in read.items()}
         return Batch(speech, text, None, None if mel is None else _long_enough(mel))

@@ -18,11 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
+from mmser.train.abreast import Abreast, abreast
 from mmser.train.apart import Ask, Log, Report, Watch, train_apart
 from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
 from mmser.train.losses import metric_losses, task_losses
 from mmser.train.memory import max_stacked
 from mmser.train.optim import StackedAdamW
+from mmser.train.packed import PART
 from mmser.train.plan import (
     Epoch,
     Progress,
@@ -36,7 +38,7 @@ from mmser.train.plan import (
     rates_of,
 )
 from mmser.train.sharing import Block, batches_of, blocks_of, in_order, most_together, questions_of
-from mmser.train.stack import Stack, fill_standardise, initial_head, pad_rows, stacks
+from mmser.train.stack import Stack, fill_standardise, flat, in_parts, initial_head, pad_rows, stacks
 from mmser.train.table import Table
 from mmser.train.targets import Goal, Targets
 
@@ -54,11 +56,6 @@ __all__ = [
     "posteriors",
     "train",
 ]
-
-PART = 8
-"""Utterances of a run computed at once on a CPU. A batch lies from its shortest utterance to its longest, so in parts
-of 8 little of what is computed is padding; smaller parts gain no more. A GPU takes the batch whole: there it is the
-number of products that costs, not their size."""
 
 
 def train(
@@ -102,20 +99,22 @@ def train(
         check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if len({run.layer is None for run in runs}) == 2:
         raise ProtocolError("some runs name a speech layer and some do not: train them apart")
-    together = max_stacked(table, head, runs, training)
+    groups = -(-len(runs) // max_stacked(table, head, runs, training))
+    together = -(-len(runs) // groups)  # groups of one size, so that none leaves cores idle
     order = in_order(runs)
     results: dict[int, Trained] = {}
-    for first in range(0, len(order), together):
-        numbers = order[first : first + together]
-        group = _Group(table, targets, build, [runs[number] for number in numbers], training)
-        for waiting in group.epochs(*_renamed(watch, log, numbers)):
-            for place, trained in group.retired():
-                results[numbers[place]] = trained
-                if finished is not None:
-                    finished(numbers[place], trained)
-            # After the results are kept: whoever is told may stop everything.
-            if progress is not None:
-                progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
+    with abreast(table.device) as at_once:
+        for first in range(0, len(order), together):
+            numbers = order[first : first + together]
+            group = _Group(table, targets, build, [runs[number] for number in numbers], training, at_once)
+            for waiting in group.epochs(*_renamed(watch, log, numbers)):
+                for place, trained in group.retired():
+                    results[numbers[place]] = trained
+                    if finished is not None:
+                        finished(numbers[place], trained)
+                # After the results are kept: whoever is told may stop everything.
+                if progress is not None:
+                    progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
     return [results[number] for number in range(len(runs))]
 
 
@@ -131,9 +130,15 @@ class _Group:
     """Runs that train together, epoch by epoch, in the order of :func:`mmser.train.sharing.in_order`."""
 
     def __init__(
-        self, table: Table, targets: Targets, build: Callable[[], nn.Module], runs: list[Run], training: Training
+        self,
+        table: Table,
+        targets: Targets,
+        build: Callable[[], nn.Module],
+        runs: list[Run],
+        training: Training,
+        abreast: Abreast,
     ) -> None:
-        self.table, self.targets, self.training = table, targets, training
+        self.table, self.targets, self.training, self.abreast = table, targets, training, abreast
         self.stack = Stack((initial_head(build, run.seed) for run in runs), table.device)
         if training.normalise == "global":
             fill_standardise(self.stack, table, runs)
@@ -142,15 +147,15 @@ class _Group:
         self.best = self.stack.weights.clone()
         self.results: dict[int, Trained] = {}
         self.optimizer = StackedAdamW(self.stack.weights, self.stack.sizes, runs, training)
-        uneven = len(np.unique(table.lengths)) > 1
-        self.part = PART if table.device.type == "cpu" and uneven else training.batch_size
+        self.flat = flat(self.stack.template, table)
+        self.part = PART if in_parts(table) and not self.flat else training.batch_size
         self._prepare()
 
     def _prepare(self) -> None:
         """Lay out what stays the same from epoch to epoch for the runs at work."""
         runs, device = [course.run for course in self.courses], self.table.device
         self.layer = stacked_layers([run.layer for run in runs])
-        most = most_together(self.table)
+        most = most_together(self.table, len(runs), flat=self.flat)
         self.blocks = blocks_of(batches_of(runs), most)
         self.dev_blocks = blocks_of(questions_of([run.dev_rows for run in runs], [run.layer for run in runs]), most)
         weights = [class_weights_of(run, self.targets, self.training) for run in runs]
@@ -158,7 +163,7 @@ class _Group:
         scales = [self.targets.scale_of(torch.from_numpy(run.train_rows)) for run in runs]
         self.mean, self.deviation = (torch.stack(part) for part in zip(*scales, strict=True))
         sorted_dev = [run.dev_rows[by_length(self.table, run.dev_rows)] for run in runs]
-        self.dev_rows, valid = pad_rows(sorted_dev, self.training.batch_size)
+        self.dev_rows, valid = pad_rows(sorted_dev)
         goal = self.targets.goal(self.dev_rows, valid, self.mean, self.deviation)
         self.dev_classes = torch.where(valid, self.targets.classes[self.dev_rows], -1).to(device)
         self.dev_ratings = goal.ratings.to(device)
@@ -177,9 +182,9 @@ class _Group:
 
     def _epoch(self) -> None:
         """Train every run for one epoch, score it, and keep the weights of those that got better."""
-        losses = torch.cat([self._train_epoch(block) for block in self.blocks])
+        losses = torch.cat(self.abreast(self._train_epoch, self.blocks))
         size = self.training.batch_size
-        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, size, self.dev_blocks)
+        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, size, self.dev_blocks, self.abreast)
         found = scores(said, self.dev_classes, self.dev_ratings)
         better = [
             place
@@ -204,7 +209,7 @@ class _Group:
         number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
         rows, valid = pad_rows([order_of(run, number, self.table.lengths, size) for run in leaders], size)
         counts = valid.unflatten(1, (-1, size)).sum(-1)
-        at_work = (counts > 0).sum(0).tolist()
+        at_work, widest = (counts > 0).sum(0).tolist(), counts.amax(0).tolist()
         keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in leaders])
         # A step is one of the run's own: one with fewer batches is further in its schedule.
         rates = [rates_of(number, int(own), self.training) for own in (counts > 0).sum(1)]
@@ -215,10 +220,10 @@ class _Group:
         totals = torch.zeros(len(counts), device=device)
         for step, groups in enumerate(at_work):
             runs = groups * members
-            span = slice(step * size, (step + 1) * size)
+            span = slice(step * size, step * size + widest[step])
             layer = None if self.layer is None else self.layer[block.leaders][:groups]
             parts = zip(rows[:groups, span].split(self.part, 1), keys[:groups, span].split(self.part, 1), strict=True)
-            batches = (self.table.gather(some, layer, key) for some, key in parts)
+            batches = (self.table.gather(some, layer, key, flat=self.flat) for some, key in parts)
             wanted = Goal(*(part[:runs, span] for part in goal))
             losses = self._step(block._replace(groups=groups), batches, wanted, factors[:runs, step].tolist())
             totals[:runs] += losses * counts[:runs, step]

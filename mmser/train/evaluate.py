@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmser.train import serial
+from mmser.train.abreast import Abreast, one_by_one
 from mmser.train.plan import Trained
 from mmser.train.sharing import Block, blocks_of, most_together, questions_of
-from mmser.train.stack import Stack, initial_head, pad_rows, restored_head, stacks
+from mmser.train.stack import Stack, flat, initial_head, pad_rows, restored_head, stacks
 from mmser.train.table import Table
 
 
@@ -73,21 +74,29 @@ def scores(outputs: Tensor, classes: Tensor, ratings: Tensor) -> Tensor:
     return torch.stack(found).mean(0)
 
 
-@torch.no_grad()
 def stacked_outputs(
-    stack: Stack, table: Table, rows: Tensor, layer: Tensor | None, batch_size: int, blocks: Sequence[Block]
+    stack: Stack,
+    table: Table,
+    rows: Tensor,
+    layer: Tensor | None,
+    batch_size: int,
+    blocks: Sequence[Block],
+    abreast: Abreast = one_by_one,
 ) -> Tensor:
     """Outputs of R heads on rows (R, n), dropout off: (R, n, num_outputs) on the device.
 
-    ``n`` is a multiple of the batch size, or one smaller batch; ``blocks`` say which heads have the same rows.
+    ``blocks`` say which heads have the same rows; ``abreast``: how they are computed.
     """
-    found = []
-    for block in blocks:
+
+    @torch.no_grad()
+    def of_block(block: Block) -> Tensor:
         leaves = stack.leaves(block.span)
         own = None if layer is None else layer[block.leaders]
-        batches = (table.gather(some, own) for some in rows[block.leaders].split(batch_size, dim=1))
-        found.append(torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1))
-    return torch.cat(found)
+        parts = rows[block.leaders].split(batch_size, dim=1)
+        batches = (table.gather(part, own, flat=flat(stack.template, table)) for part in parts)
+        return torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1)
+
+    return torch.cat(abreast(of_block, blocks))
 
 
 def by_length(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -107,8 +116,8 @@ def outputs_of(
 ) -> list[Tensor]:
     """What each head of a stack says of its own rows, dropout off: (len(rows[i]), num_outputs) on the CPU."""
     orders = [by_length(table, own) for own in rows]
-    padded, _ = pad_rows([own[order] for own, order in zip(rows, orders, strict=True)], batch_size)
-    blocks = blocks_of(questions_of(rows, layers), most_together(table))
+    padded, _ = pad_rows([own[order] for own, order in zip(rows, orders, strict=True)])
+    blocks = blocks_of(questions_of(rows, layers), most_together(table, len(rows), flat=flat(stack.template, table)))
     said = stacked_outputs(stack, table, padded, stacked_layers(layers), batch_size, blocks).cpu()
     return [own[: len(order)][np.argsort(order)] for own, order in zip(said, orders, strict=True)]
 

@@ -15,7 +15,8 @@ from mmser.records import TIERS
 from mmser.train.columns import DESCRIPTORS, stored_column
 from mmser.train.layers import text_layer_of
 from mmser.train.links import Linker, alignments
-from mmser.train.table import Packed, Table
+from mmser.train.packed import Packed
+from mmser.train.table import Table
 
 _EXTRACTED = {
     "speech": ("frame", "--keep frame"),

@@ -17,12 +17,13 @@ from mmser.train.evaluate import by_length, outputs
 from mmser.train.fusion import Fusion, fit_fusion, save_fusion
 from mmser.train.grid import Trial, trials_of
 from mmser.train.options import Experiment
+from mmser.train.packed import Packed
 from mmser.train.part import Part, Tested
 from mmser.train.plan import Run, Trained
 from mmser.train.rating_fusion import fit_rating_fusion
 from mmser.train.results import Outcome
 from mmser.train.stack import restored_head
-from mmser.train.table import Packed, Table
+from mmser.train.table import Table
 
 _Answers = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Posteriors (n, C) and ratings (n, K) of a head's dev part."""

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from mmser.errors import ProtocolError
 from mmser.manifest import Manifest
 from mmser.train.folder import write_csv
-from mmser.train.table import Packed, Table
+from mmser.train.packed import Packed
+from mmser.train.table import Table
 from mmser.transcript import transcript_words
 
 LEXICON_FILE = "lexicon.csv"

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map
 
 from mmser.train.evaluate import by_length
 from mmser.train.plan import Run, Training
+from mmser.train.stack import flat
 from mmser.train.table import Table
 
 CPU_GB = 4.0
@@ -26,7 +27,7 @@ def max_stacked(table: Table, head: nn.Module, runs: Sequence[Run], training: Tr
     rows = torch.unique(torch.cat([torch.from_numpy(run.train_rows) for run in runs])).numpy()
     longest = torch.from_numpy(rows[by_length(table, rows)[-training.batch_size :]]).unsqueeze(0)
     layer = None if runs[0].layer is None else torch.tensor([runs[0].layer])
-    stacked = table.gather(longest, layer, torch.zeros(longest.shape, dtype=torch.int64))
+    stacked = table.gather(longest, layer, torch.zeros(longest.shape, dtype=torch.int64), flat=flat(head, table))
     batch = tree_map(lambda leaf: leaf[0] if isinstance(leaf, Tensor) else leaf, stacked)
     sequences = [*batch.speech.values(), *(one for one in (batch.text, batch.mel) if one is not None)]
     kept: dict[int, int] = {}

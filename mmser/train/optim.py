@@ -14,7 +14,7 @@ class StackedAdamW:
     """``torch.optim.AdamW`` (Loshchilov and Hutter 2019) for each row of a matrix, with its run's own rates and steps.
 
     torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen times; it
-    takes the gradients where autograd left them, and clips them on the way.
+    takes the gradients where autograd left them. Runs with the same rates go to it together.
     """
 
     def __init__(self, weights: Tensor, sizes: Sequence[int], runs: Sequence[Run], training: Training) -> None:
@@ -31,26 +31,26 @@ class StackedAdamW:
         row: each multiplies its run's rate.
         """
         flat = [gradient.flatten(1) for gradient in gradients]
-        limit = self.training.clip_norm
-        scales = clip_scales(flat, limit).unbind() if limit else [None] * len(factors)
-        for place, (factor, scale, *own) in enumerate(
-            zip(factors, scales, *(leaf.unbind() for leaf in flat), strict=True)
-        ):
-            row = first + place
-            learning_rate, weight_decay = self.rates[row]
+        if self.training.clip_norm:
+            _clip(flat, self.training.clip_norm)
+        alike: dict[tuple[float, float], list[int]] = {}
+        for place, factor in enumerate(factors):
+            learning_rate, weight_decay = self.rates[first + place]
+            alike.setdefault((learning_rate * factor, weight_decay), []).append(place)
+        for (learning_rate, weight_decay), places in alike.items():
+            rows = [first + place for place in places]
             adamw(
-                list(weights[row].split(self.sizes)),
-                own,
-                list(self.mean[row].split(self.sizes)),
-                list(self.square[row].split(self.sizes)),
+                [leaf for row in rows for leaf in weights[row].split(self.sizes)],
+                [leaf[place] for place in places for leaf in flat],
+                [leaf for row in rows for leaf in self.mean[row].split(self.sizes)],
+                [leaf for row in rows for leaf in self.square[row].split(self.sizes)],
                 [],
-                list(self.steps[row].unbind()),
+                [step for row in rows for step in self.steps[row].unbind()],
                 fused=True,
-                grad_scale=scale,
                 amsgrad=False,
                 beta1=self.training.beta1,
                 beta2=self.training.beta2,
-                lr=learning_rate * factor,
+                lr=learning_rate,
                 weight_decay=weight_decay,
                 eps=self.training.epsilon,
                 maximize=False,
@@ -61,6 +61,14 @@ class StackedAdamW:
         rows = torch.tensor(kept, dtype=torch.int64, device=self.mean.device)
         self.rates = [self.rates[row] for row in kept]
         self.mean, self.square, self.steps = self.mean[rows], self.square[rows], self.steps[rows]
+
+
+def _clip(gradients: Sequence[Tensor], limit: float) -> None:
+    """Shorten each run's gradients in place where their norm is above ``limit``."""
+    scales = clip_scales(gradients, limit)
+    if bool((scales > 1).any()):
+        for leaf in gradients:
+            leaf.div_(scales.unsqueeze(1))
 
 
 def clip_scales(gradients: Sequence[Tensor], limit: float) -> Tensor:

@@ -6,6 +6,7 @@ the engine's side only what a run owns by definition (:mod:`mmser.train.plan`): 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from mmser.heads.batch import LINKS, Batch, Sequence
 from mmser.heads.layers import Standardise
 from mmser.metrics import concordance_correlation
 from mmser.train.crops import crops_of, whole_batches
+from mmser.train.packed import NO_LINK, Packed
 from mmser.train.plan import (
     Epoch,
     Progress,
@@ -31,7 +33,7 @@ from mmser.train.plan import (
     rates_of,
 )
 from mmser.train.stack import initial_head, stacks
-from mmser.train.table import NO_LINK, Packed, Table
+from mmser.train.table import Table
 from mmser.train.targets import Targets
 
 
@@ -222,8 +224,8 @@ def _sequence(stream: Packed, rows: NDArray[np.int64], layer: int | None, crops:
     if not values.shape[1]:
         values = values.new_zeros(len(states), 1, *values.shape[2:])
     mask = torch.arange(values.shape[1], device=lengths.device) < lengths[:, None]
-    links = [_links(stream, name, rows, values.shape[1]) for name in LINKS]
-    return Sequence(values.transpose(1, 2) if values.dim() == 4 else values, mask, *links)
+    links: dict[str, Any] = {name: _links(stream, name, rows, values.shape[1]) for name in LINKS}
+    return Sequence(values.transpose(1, 2) if values.dim() == 4 else values, mask, **links)
 
 
 def _links(stream: Packed, name: str, rows: NDArray[np.int64], width: int) -> Tensor | None:

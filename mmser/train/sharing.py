@@ -4,25 +4,36 @@ The order of an epoch and its dropout follow from a run's seed, so runs that dif
 alone see the same batches; those of one fold, whatever their seeds, are scored on the same dev rows.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mmser.train.plan import Run
 from mmser.train.table import Table
 
 CPU_TOGETHER = 24
-"""Runs that a CPU computes at once: by then it is busy, and more would only hold more memory."""
+"""Runs that a core computes at once, or about so many: by then it is busy, and more would only hold more memory."""
+FLAT_TOGETHER = 12
+"""The same for runs that take whole batches end to end (:mod:`mmser.heads.flat`). Each is computed as long as the one
+with the most states, so fewer hold less that is only filled up."""
 
 
-def most_together(table: Table) -> int:
-    """How many runs to compute at once: on a GPU all that fit, since it is the number of products that costs."""
-    return CPU_TOGETHER if table.device.type == "cpu" else sys.maxsize
+def most_together(table: Table, num_runs: int, *, flat: bool) -> int:
+    """How many of ``num_runs`` runs to compute at once.
+
+    On a CPU so many that there is a block for every core, or several, of about one size; on a GPU all, since it is the
+    number of products that costs.
+    """
+    if table.device.type != "cpu":
+        return num_runs
+    cores = torch.get_num_threads()
+    rounds = max(1, round(num_runs / (cores * (FLAT_TOGETHER if flat else CPU_TOGETHER))))
+    return -(-num_runs // (cores * rounds))
 
 
 class Block(NamedTuple):

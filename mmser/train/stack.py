@@ -1,6 +1,8 @@
 """Many heads of one shape as one: every parameter has a leading axis, a run's parameters are one row of a matrix."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,13 @@ class Showing(nn.Module):
         return torch.cat([self.head.classify(self.head.dropout(features, batch.key)), features], -1)
 
 
+class _OfThread(threading.local):
+    """A head of a thread's own: while it computes, its parameters are replaced by a run's."""
+
+    def __init__(self, template: nn.Module) -> None:
+        self.showing = Showing(deepcopy(template))
+
+
 class Stack:
     """R heads. ``weights`` (R, P) holds all parameters, ``buffers`` maps a name to (R, ...)."""
 
@@ -40,7 +49,7 @@ class Stack:
             rows.append(torch.cat([p.detach().flatten() for p in head.parameters()]))
             buffers.append(dict(head.named_buffers()))
         self.template = head.to(device)
-        self.showing = Showing(self.template)
+        self._own = _OfThread(self.template)
         self.shapes = {name: p.shape for name, p in head.named_parameters()}
         self.weights = torch.stack(rows).to(device)
         self.buffers = {name: torch.stack([b[name] for b in buffers]).to(device) for name in buffers[0]}
@@ -82,11 +91,11 @@ class Stack:
         return vmap(sharing, in_dims=(0, 0, axes))(parameters, buffers, batch).flatten(0, 1)
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
-        return functional_call(self.template, (parameters, buffers), (batch,))
+        return functional_call(self._own.showing.head, (parameters, buffers), (batch,))
 
     def _showing(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
         inside = {f"head.{name}": value for name, value in {**parameters, **buffers}.items()}
-        return functional_call(self.showing, inside, (batch,))
+        return functional_call(self._own.showing, inside, (batch,))
 
     def state(self, row: int, weights: Tensor | None = None) -> dict[str, Tensor]:
         """What ``load_state_dict`` takes, on the CPU: run ``row``'s, or with other ``weights`` (P,)."""
@@ -99,6 +108,19 @@ class Stack:
         """Go on with the runs in ``rows`` (int64), in their order."""
         self.weights = self.weights[rows]
         self.buffers = {name: value[rows] for name, value in self.buffers.items()}
+
+
+def in_parts(table: Table) -> bool:
+    """Whether padding is worth avoiding: where utterances differ in length, on a CPU.
+
+    There arithmetic on padding costs as much as any; on a GPU it is the number of operations that costs.
+    """
+    return table.device.type == "cpu" and len(np.unique(table.lengths)) > 1
+
+
+def flat(head: nn.Module, table: Table) -> bool:
+    """Whether to give ``head`` the states of ``table`` end to end (:mod:`mmser.heads.flat`)."""
+    return in_parts(table) and bool(getattr(head, "flat", False))
 
 
 def stacks(head: nn.Module) -> bool:
@@ -135,7 +157,7 @@ def fill_standardise(stack: Stack, table: Table, runs: Sequence[Run]) -> None:
             stack.buffers[f"{path}.mean"][number], stack.buffers[f"{path}.std"][number] = known[case]
 
 
-def pad_rows(rows: Sequence[NDArray[np.int64]], multiple: int) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[NDArray[np.int64]], multiple: int = 1) -> tuple[Tensor, Tensor]:
     """Lists of rows side by side, as long as the longest rounded up to a ``multiple``.
 
     A list is filled up with its own last row, so that no run ever touches a row that is not its own.
