@@ -205,8 +205,8 @@ class TorchDropout(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, values: Tensor, key: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Drop elements of ``values``, whatever the ``key``."""
+    def forward(self, values: Tensor, *_: object) -> Tensor:
+        """Drop elements of ``values``, whatever the key."""
         return F.dropout(values, self.rate, self.training)
 
 

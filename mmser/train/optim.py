@@ -66,9 +66,13 @@ class StackedAdamW:
 def _clip(gradients: Sequence[Tensor], limit: float) -> None:
     """Shorten each run's gradients in place where their norm is above ``limit``."""
     scales = clip_scales(gradients, limit)
-    if bool((scales > 1).any()):
+    if scales.device.type != "cpu":  # to ask which would wait for the device
         for leaf in gradients:
             leaf.div_(scales.unsqueeze(1))
+        return
+    for place in torch.nonzero(scales > 1).flatten().tolist():
+        for leaf in gradients:
+            leaf[place].div_(scales[place])
 
 
 def clip_scales(gradients: Sequence[Tensor], limit: float) -> Tensor:

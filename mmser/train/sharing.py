@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmser.train.plan import Run
 from mmser.train.table import Table
 
-CPU_TOGETHER = 24
+CPU_TOGETHER = 40
 """Runs that a core computes at once, or about so many: by then it is busy, and more would only hold more memory."""
 FLAT_TOGETHER = 12
 """The same for runs that take whole batches end to end (:mod:`mmser.heads.flat`). Each is computed as long as the one
