@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +152,11 @@ def _fit_svm(inputs: NDArray[np.float64], truth: NDArray[np.int64], classes: NDA
 
     gamma = svm_gamma(inputs)
     machines = [SVC(gamma=gamma, class_weight="balanced").fit(inputs, truth == name) for name in classes]
+    return svm_arrays(machines, gamma)
+
+
+def svm_arrays(machines: Sequence[Any], gamma: float) -> dict[str, NDArray]:
+    """What is kept of scikit-learn's fitted ``machines``, one a class or dimension, to ask them without it."""
     return {
         "gamma": np.array(gamma),
         "intercepts": np.array([machine.intercept_[0] for machine in machines]),

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmser.train.evaluate import concordances
-from mmser.train.fusion import Fusion, side_by_side, svm_gamma, weightings
+from mmser.train.fusion import Fusion, side_by_side, svm_arrays, svm_gamma, weightings
 
 
 def fit_rating_fusion(rule: str, members: NDArray, truth: NDArray[np.floating]) -> Fusion:
@@ -51,11 +51,7 @@ def _fit_svr(members: NDArray, truth: NDArray[np.floating]) -> dict[str, NDArray
         for number, own in enumerate(known.T)
     ]
     return {
-        "gamma": np.array(gamma),
-        "intercepts": np.array([machine.intercept_[0] for machine in machines]),
-        "offsets": np.cumsum([0, *(len(machine.support_) for machine in machines)]),
-        "support": np.concatenate([machine.support_vectors_ for machine in machines]),
-        "dual": np.concatenate([machine.dual_coef_[0] for machine in machines]),
+        **svm_arrays(machines, gamma),
         "input_mean": input_mean,
         "input_deviation": input_deviation,
         "mean": mean,
