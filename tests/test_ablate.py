@@ -408,8 +408,11 @@ def test_cells_are_on_the_same_utterances_where_the_same_states_are_required(tmp
         read_grid(UNLIKE.replace("[base]", '[base]\nrequire = "word, fone"'), "my.toml")
 
 
-def test_other_work_on_the_machine_is_in_no_estimate_of_a_processor() -> None:
-    assert clock_of(torch.device("cpu")) is time.thread_time
+def test_other_work_on_the_machine_is_in_no_estimate_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But the work of all threads of the process is: heads train in several."""
+    monkeypatch.setattr(time, "process_time", lambda: 6.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert clock_of(torch.device("cpu"))() == 2.0
     assert clock_of(torch.device("cuda")) is time.perf_counter  # the processor waits while a GPU works
 
 

@@ -71,11 +71,13 @@ class Estimates:
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """What to time heads by: on a CPU what this thread had of it, since other work on the machine is no cost of theirs.
+    """What to time heads by: on a CPU what this process had of its cores, since other work is no cost of theirs.
 
-    The thread takes part in every operation, so that alone on its cores it has what the clock on the wall says.
+    Heads lie on all cores side by side (:mod:`mmser.train.abreast`), so that a core's share is what the wall would say.
     """
-    return time.thread_time if device.type == "cpu" else time.perf_counter
+    if device.type != "cpu":
+        return time.perf_counter
+    return lambda: time.process_time() / torch.get_num_threads()
 
 
 def _any_targets(num: int, num_classes: int, num_ratings: int) -> Targets:
