@@ -87,13 +87,14 @@ def stacked_outputs(
 
     ``blocks`` say which heads have the same rows; ``abreast``: how they are computed.
     """
+    end_to_end = flat(stack.template, table)
 
     @torch.no_grad()
     def of_block(block: Block) -> Tensor:
         leaves = stack.leaves(block.span)
         own = None if layer is None else layer[block.leaders]
         parts = rows[block.leaders].split(batch_size, dim=1)
-        batches = (table.gather(part, own, flat=flat(stack.template, table)) for part in parts)
+        batches = (table.gather(part, own, flat=end_to_end) for part in parts)
         return torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1)
 
     return torch.cat(abreast(of_block, blocks))
