@@ -9,7 +9,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs
 from mmser.heads.dropout import KeyedDropout, number_dropouts
-from mmser.heads.flat import joined, masks_of, padded, parts_of, split
+from mmser.heads.flat import joined, layout_of, masks_of, padded, parts_of, split
 from mmser.heads.linear import Linear
 from mmser.train.engine import Run, Targets, Training, train
 from mmser.train.packed import PART, Packed
@@ -122,13 +122,14 @@ def test_heads_are_split_part_by_part_and_joined_again(two_batches: Tensor) -> N
     plain = one_of(table.gather(two_batches, torch.tensor([1, 1])), 0).speech["word"]
     parts = parts_of(flat, plain)
     assert parts == [PART, PART, 3]
-    found = split(flat.values, flat, 2, parts)
+    layout = layout_of(flat, 2)
+    found = split(flat.values, flat, layout, 2, parts)
     for own, mask, values in zip(found, masks_of(flat, parts), plain.values.split(parts), strict=True):
         assert own.shape == (*mask.shape[:1], 2, mask.shape[1], D // 2)
         seen = own.transpose(1, 2).flatten(2)
         assert torch.equal(seen[mask], values[:, : mask.shape[1]][mask])
     held = flat.flat.held  # type: ignore[union-attr]
-    assert torch.equal(joined(found, flat)[held], flat.values[held])
+    assert torch.equal(joined(found, layout)[held], flat.values[held])
     assert len(max((mask for mask in masks_of(flat, parts)), key=lambda mask: mask.shape[1])[0]) == plain.mask.shape[1]
     assert min(mask.shape[1] for mask in masks_of(flat, parts)) < plain.mask.shape[1]
 

@@ -10,7 +10,7 @@ from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout
-from mmser.heads.flat import joined, masks_of, parts_of, split
+from mmser.heads.flat import joined, layout_of, masks_of, parts_of, split
 from mmser.heads.layers import StreamInput, masked_softmax
 from mmser.heads.linear import Linear
 
@@ -57,18 +57,15 @@ class Attention(nn.Module):
         """
         parts = parts_of(query, context)
         asked = self.query(query.values) * (self.focus * (query.values.shape[-1] // self.heads) ** -0.5)
-        q, k, v = (
-            split(values, sequence, self.heads, parts)
-            for values, sequence in (
-                (asked, query),
-                (self.key(context.values), context),
-                (self.value(context.values), context),
-            )
+        of_query, of_context = (layout_of(sequence, self.heads) for sequence in (query, context))
+        q = split(asked, query, of_query, self.heads, parts)
+        k, v = (
+            split(layer(context.values), context, of_context, self.heads, parts) for layer in (self.key, self.value)
         )
         scores = self.weigh([a @ b.transpose(-1, -2) for a, b in zip(q, k, strict=True)], context, parts, key)
         masks = masks_of(context, parts)
         weights = [masked_softmax(own, mask[:, None, None, :]) for own, mask in zip(scores, masks, strict=True)]
-        answers = joined([a @ b for a, b in zip(weights, v, strict=True)], query)
+        answers = joined([a @ b for a, b in zip(weights, v, strict=True)], of_query)
         return self.output(answers), weights
 
     def weigh(self, scores: list[Tensor], context: Sequence, parts: list[int], key: Tensor | None) -> list[Tensor]:  # noqa: ARG002

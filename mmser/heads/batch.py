@@ -29,6 +29,12 @@ class Flat(NamedTuple):
     masks: tuple[Tensor, ...]
     """Utterances that attention takes at a time, in their order: of each part (b, T') bool, True where there is a
     state; T' are the states of its longest utterance."""
+    places: Tensor
+    """(P,) int64: the state at each place of the parts' (b, T'), all parts end to end; in the padding one nearby."""
+    begin: Tensor
+    """(S,) int64: the place of the first state of a state's utterance."""
+    width: Tensor
+    """(S,) int64: T' of the part that a state is in."""
 
 
 class Sequence(NamedTuple):

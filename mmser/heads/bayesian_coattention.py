@@ -19,7 +19,7 @@ from mmser.heads.attention import Attention, Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, KeyedUniform, number_dropouts
-from mmser.heads.flat import split
+from mmser.heads.flat import layout_of, split
 from mmser.heads.layers import Pool
 
 
@@ -79,7 +79,7 @@ class StochasticAttention(Attention):
 
     def _with(self, scores: list[Tensor], prior: Tensor, context: Sequence, parts: list[int]) -> list[Tensor]:
         """Scores with a ``prior`` of each state of the context (B, N, 1)."""
-        priors = split(prior, context, 1, parts)
+        priors = split(prior, context, layout_of(context, 1), 1, parts)
         return [own + one.transpose(-1, -2) for own, one in zip(scores, priors, strict=True)]
 
     def _drawn(self, scores: Tensor, key: Tensor) -> Tensor:

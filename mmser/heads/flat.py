@@ -8,7 +8,7 @@ stands in the other layout.
 """
 
 from collections.abc import Sequence as Listed
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,36 +71,66 @@ def padded(sequence: Sequence) -> Sequence:
     return Sequence(values.unflatten(0, mask.shape), mask)
 
 
-def split(values: Tensor, sequence: Sequence, heads: int, parts: Listed[int]) -> list[Tensor]:
+class Layout(NamedTuple):
+    """Where attention heads find their shares of S flat states, in P places utterance by utterance, and the way back.
+
+    The places of a part of b utterances, of which the longest has T', are its (b, heads, T'); P are those of all parts.
+    """
+
+    rows: Tensor
+    """(P,) int64: which of the S * heads shares stands at a place; in the padding any."""
+    real: Tensor
+    """(P,) bool: False in the padding."""
+    back: Tensor
+    """(S * heads,) int64: the place of each share."""
+    held: Tensor
+    """(S * heads,) bool: False for shares of what only fills up."""
+
+
+def layout_of(sequence: Sequence, heads: int) -> Layout | None:
+    """The layout for attention with so many ``heads``; None for a sequence that is not flat."""
+    flat = sequence.flat
+    if flat is None:
+        return None
+    number = torch.arange(heads, device=flat.places.device)
+    sizes = [mask.shape for mask in flat.masks]
+    states = [
+        part.unflatten(0, size) for part, size in zip(flat.places.split([b * t for b, t in sizes]), sizes, strict=True)
+    ]
+    rows = [(part.unsqueeze(1) * heads + number.unsqueeze(-1)).flatten() for part in states]
+    real = [mask.unsqueeze(1).expand(-1, heads, -1).flatten() for mask in flat.masks]
+    back = (flat.begin * heads + flat.step).unsqueeze(-1) + number * flat.width.unsqueeze(-1)
+    return Layout(torch.cat(rows), torch.cat(real), back.flatten(), flat.held.repeat_interleave(heads))
+
+
+def split(values: Tensor, sequence: Sequence, layout: Layout | None, heads: int, parts: Listed[int]) -> list[Tensor]:
     """What attention heads see of a sequence's ``values``, a part of the utterances at a time.
 
     Args:
         values: (B, T, D), or (S, D) for a flat ``sequence``.
         sequence: whose values they are.
+        layout: :func:`layout_of` the sequence and ``heads``.
         heads: among which D is shared out.
         parts: number of utterances in each part (:func:`parts_of`).
 
     Returns:
         For each part (b, heads, T', D / heads), T' the states of its longest utterance.
     """
-    if sequence.flat is None:
+    if sequence.flat is None or layout is None:
         return list(values.unflatten(-1, (heads, -1)).transpose(1, 2).split(list(parts)))
-    rows, back, held = _head_rows(sequence, heads)
-    found = _Rows.apply(values.unflatten(-1, (heads, -1)).flatten(0, 1), rows, back, held.repeat_interleave(heads))
+    found = _Rows.apply(values.unflatten(-1, (heads, -1)).flatten(0, 1), layout.rows, layout.back, layout.held)
     sizes = [(len(mask), heads, mask.shape[1]) for mask in sequence.flat.masks]
     pieces = found.split([b * h * t for b, h, t in sizes])
     return [piece.unflatten(0, size) for piece, size in zip(pieces, sizes, strict=True)]
 
 
-def joined(found: Listed[Tensor], sequence: Sequence) -> Tensor:
-    """The way back of :func:`split`: to (B, T, D), or to (S, D) for a flat ``sequence``."""
-    if sequence.flat is None:
+def joined(found: Listed[Tensor], layout: Layout | None) -> Tensor:
+    """The way back of :func:`split`: to (B, T, D), or to (S, D) for a flat sequence."""
+    if layout is None:
         return torch.cat(list(found)).transpose(1, 2).flatten(2)
-    heads = found[0].shape[1]
-    rows, back, _ = _head_rows(sequence, heads)
-    held = [mask.unsqueeze(1).expand(-1, heads, -1).flatten() for mask in sequence.flat.masks]
     source = torch.cat([one.flatten(0, 2) for one in found])
-    return _Rows.apply(source, back, rows, torch.cat(held)).unflatten(0, (-1, heads)).flatten(1)
+    shares = _Rows.apply(source, layout.back, layout.rows, layout.real)
+    return shares.unflatten(0, (-1, found[0].shape[1])).flatten(1)
 
 
 def parts_of(*sequences: Sequence) -> list[int]:
@@ -114,26 +144,3 @@ def parts_of(*sequences: Sequence) -> list[int]:
 def masks_of(sequence: Sequence, parts: Listed[int]) -> list[Tensor]:
     """Where states are, for each part (b, T')."""
     return list(sequence.mask.split(list(parts))) if sequence.flat is None else list(sequence.flat.masks)
-
-
-def _head_rows(sequence: Sequence, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the parts of the states for each head stand.
-
-    Returns:
-        For each place of each part (b, heads, T'), all parts end to end, its row among the S * heads parts of states;
-        for each of these the place; and which of the S states are held.
-    """
-    flat = sequence.flat
-    assert flat is not None
-    number = torch.arange(heads, device=flat.first.device)
-    rows, begins, widths, begin = [], [], [], 0
-    for first, mask in zip(flat.first.split([len(mask) for mask in flat.masks]), flat.masks, strict=True):
-        size, width = mask.shape
-        step = torch.minimum(torch.arange(width, device=mask.device), (mask.sum(-1, keepdim=True) - 1).clamp(min=0))
-        rows.append(((first.unsqueeze(-1) + step).unsqueeze(1) * heads + number.unsqueeze(-1)).flatten())
-        begins.append(begin + torch.arange(size, device=mask.device) * (heads * width))
-        widths.append(torch.full((size,), width, device=mask.device))
-        begin += size * heads * width
-    begin_of, width_of = torch.cat(begins)[flat.utterance], torch.cat(widths)[flat.utterance]
-    back = begin_of.unsqueeze(-1) + number * width_of.unsqueeze(-1) + flat.step.unsqueeze(-1)
-    return torch.cat(rows), back.flatten(), flat.held

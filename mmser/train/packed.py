@@ -225,7 +225,17 @@ def _end_to_end(lengths: Tensor) -> heads.Flat:
     utterance = torch.searchsorted(ends, filled, right=True).clamp_(max=lengths.shape[1] - 1)
     step = filled - starts.gather(1, utterance)
     masks = tuple(_mask(part) for part in lengths.split(PART, 1))
-    return heads.Flat(utterance, step, place < total, starts.clamp_(max=place.shape[1] - 1), masks)
+    first = starts.clamp_(max=place.shape[1] - 1)
+    places, begins, widths, begin = [], [], [], 0
+    for first_of, mask in zip(first.split(PART, 1), masks, strict=True):
+        _, size, width = mask.shape
+        within = torch.minimum(torch.arange(width), (mask.sum(-1, keepdim=True) - 1).clamp_(min=0))
+        places.append((first_of.unsqueeze(-1) + within).flatten(1))
+        begins.append(begin + torch.arange(size) * width)
+        widths.append(torch.full((size,), width))
+        begin += size * width
+    begin_of, width_of = (torch.cat(part)[utterance] for part in (begins, widths))
+    return heads.Flat(utterance, step, place < total, first, masks, torch.cat(places, 1), begin_of, width_of)
 
 
 def _mask(lengths: Tensor) -> Tensor:
