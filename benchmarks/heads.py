@@ -22,6 +22,7 @@ least. Processor time is printed too; that of a loader's workers is not in it.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -72,13 +73,18 @@ class Took(NamedTuple):
 Contestant = Callable[[], Took]
 
 
+def processor() -> float:
+    """Seconds that processors worked for this process and those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def took(work: Callable[[], Any], device: torch.device) -> Took:
     """How long ``work`` takes, what the device still has to do included."""
-    wall, processor = time.perf_counter(), time.process_time()
+    wall, before = time.perf_counter(), processor()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return Took(time.perf_counter() - wall, time.process_time() - processor)
+    return Took(time.perf_counter() - wall, processor() - before)
 
 
 def compete(contestants: dict[str, Contestant], repeats: int) -> dict[str, Took]:
@@ -280,20 +286,14 @@ def loader_contestants(
 def ours(
     table: Table, targets: Targets, build: Callable[[], nn.Module], runs: list[Run], epochs: int, factor: float
 ) -> Took:
-    """A run's epoch in ours, scaled: from the end of the first epoch on, so that the setting up is not in it."""
-    marks: list[tuple[float, float]] = []
+    """A run's epoch in ours, scaled: what more epochs take than one, so that the setting up is not in it."""
 
-    def mark(*_: object) -> None:
-        if table.device.type == "cuda":
-            torch.cuda.synchronize()
-        marks.append((time.perf_counter(), time.process_time()))
+    def of(count: int) -> Took:
+        training = Training(epochs=count, patience=count, batch_size=BATCH)
+        return took(lambda: train(table, targets, build, runs, training), table.device)
 
-    count = 1 + epochs
-    train(table, targets, build, runs, Training(epochs=count, patience=count, batch_size=BATCH), progress=mark)
-    # Runs that memory does not hold at once come in groups, one after the other, each with a mark an epoch.
-    pairs = list(zip(marks[::count], marks[epochs::count], strict=True))
-    wall, processor = (sum(last[clock] - first[clock] for first, last in pairs) for clock in (0, 1))
-    return Took(wall, processor).scaled(factor / (epochs * len(runs)))
+    more, one = of(1 + epochs), of(1)
+    return Took(more.wall - one.wall, more.processor - one.processor).scaled(factor / (epochs * len(runs)))
 
 
 def serially(table: Table, targets: Targets, build: Callable[[], nn.Module], run: Run, factor: float) -> Took:
@@ -303,7 +303,7 @@ def serially(table: Table, targets: Targets, build: Callable[[], nn.Module], run
     def mark(*_: object) -> None:
         if table.device.type == "cuda":
             torch.cuda.synchronize()
-        marks.append((time.perf_counter(), time.process_time()))
+        marks.append((time.perf_counter(), processor()))
 
     train_serially(table, targets, build, run, Training(epochs=3, patience=3, batch_size=BATCH), mark)
     return Took(marks[2][0] - marks[0][0], marks[2][1] - marks[0][1]).scaled(factor / 2)

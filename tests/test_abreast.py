@@ -1,14 +1,24 @@
-"""Pieces of work on a core each: as one by one, in their order, and without a trace."""
+"""Pieces of work on a core each: as one by one, and whatever ends them leaves nothing behind."""
 
+import os
+import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
 
-from mmser.train.abreast import abreast, one_by_one
+from mmser.errors import ProtocolError
+from mmser.train import abreast as module
+from mmser.train.abreast import abreast, can_fork
 
 CPU = torch.device("cpu")
+
+processes = pytest.param(False, marks=pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux"))
+both = pytest.mark.parametrize("one_memory", [processes, True], ids=["processes", "threads"])
 
 
 @pytest.fixture
@@ -19,38 +29,140 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@both
 @pytest.mark.usefixtures("three_threads")
-def test_pieces_run_at_the_same_time_each_on_one_core() -> None:
+def test_pieces_run_at_the_same_time_each_on_one_core(one_memory: bool, tmp_path: Path) -> None:
     """Three pieces that wait for each other: one after the other none would ever end."""
-    met = threading.Barrier(3, timeout=20)
 
-    def work(piece: int) -> tuple[int, int]:
-        met.wait()
-        return 10 * piece, torch.get_num_threads()
+    def work(piece: int) -> Iterator[tuple[int, int]]:
+        (tmp_path / str(piece)).touch()
+        for _ in range(2000):
+            if len(list(tmp_path.iterdir())) >= 3:
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("the others never came")
+        yield piece, torch.get_num_threads()
+        yield -piece, os.getpid()
 
-    with abreast(CPU) as at_once:
-        assert at_once(work, [3, 1, 2]) == [(30, 1), (10, 1), (20, 1)]
-        assert torch.get_num_threads() == 3
-        assert at_once(lambda _: torch.get_num_threads(), ["alone"]) == [3]
-        assert at_once(work, []) == []
-
-
-@pytest.mark.usefixtures("three_threads")
-def test_what_a_piece_raises_is_raised_and_the_threads_are_back() -> None:
-    def work(piece: int) -> float:
-        return 1 / piece
-
-    with pytest.raises(ZeroDivisionError), abreast(CPU) as at_once:
-        at_once(work, [1, 0, 2])
+    told = list(abreast(work, [3, 1, 2, 5], CPU, 9, one_memory=one_memory))
+    firsts = [event for event in told if event[0] > 0]
+    assert sorted(firsts) == [(1, 1), (2, 1), (3, 1), (5, 1)]
+    assert all(told.index((piece, 1)) < [event[0] for event in told].index(-piece) for piece in (1, 2, 3, 5))
+    assert (os.getpid() in {pid for piece, pid in told if piece < 0}) == one_memory
     assert torch.get_num_threads() == 3
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_one_core_or_a_gpu_takes_one_by_one(device: str) -> None:
+@both
+@pytest.mark.usefixtures("three_threads")
+def test_what_a_piece_raises_is_raised_and_the_others_are_stopped(one_memory: bool) -> None:
+    def work(piece: int) -> Iterator[int]:
+        yield os.getpid()
+        for _ in range(200 if piece else 1):
+            time.sleep(0.01)
+            yield 1 // piece
+
+    told: list[int] = []
+    with pytest.raises(ZeroDivisionError), closing(abreast(work, [1, 0, 2], CPU, 9, one_memory=one_memory)) as events:
+        told.extend(events)
+    assert torch.get_num_threads() == 3
+    assert all(gone(pid) for pid in told if pid > 2 and pid != os.getpid())
+
+
+@both
+@pytest.mark.usefixtures("three_threads")
+def test_who_stops_listening_stops_the_work(one_memory: bool, tmp_path: Path) -> None:
+    def work(piece: int) -> Iterator[int]:
+        for number in range(500):
+            (tmp_path / f"{piece}").write_text(str(number))
+            yield os.getpid()
+            time.sleep(0.01)
+
+    with closing(abreast(work, [1, 2, 3], CPU, 9, one_memory=one_memory)) as events:
+        pids = {next(events) for _ in range(6)}
+    assert one_memory or all(gone(pid) for pid in pids)
+    reached = [path.read_text() for path in sorted(tmp_path.iterdir())]
+    time.sleep(0.1)
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == reached
+    assert max(int(number or 0) for number in reached) < 400
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
+@pytest.mark.usefixtures("three_threads")
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do() -> None:
+    def work(piece: int) -> Iterator[int]:
+        yield piece
+        if piece == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(20)
+
+    with pytest.raises(ProtocolError, match=r"ended with exit code -9.*--memory-gb.*runs that ended are kept"):
+        list(abreast(work, [1, 2, 3], CPU, 9))
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """Killed, the parent can tell them nothing: they see that nobody listens."""
+
+    def work(piece: int) -> Iterator[int]:
+        while True:
+            (tmp_path / f"{piece}").write_text(str(os.getpid()))
+            yield piece
+            time.sleep(0.01)
+
+    parent = os.fork()
+    if not parent:
+        torch.set_num_threads(2)
+        for event in abreast(work, [1, 2], CPU, 9):
+            assert event in (1, 2)
+        os._exit(1)
+    pids: list[int] = []
+    for _ in range(1000):
+        pids = [int(path.read_text() or 0) for path in tmp_path.iterdir()]
+        if len(pids) == 2 and all(pids):
+            break
+        time.sleep(0.01)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    for _ in range(1000):
+        if all(gone(pid) for pid in pids):
+            break
+        time.sleep(0.01)
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "most", "pieces"), [("cuda", 3, 9, 2), ("cpu", 1, 9, 2), ("cpu", 3, 1, 2), ("cpu", 3, 9, 1)]
+)
+def test_a_gpu_one_core_one_piece_or_little_memory_take_one_by_one(
+    device: str, threads: int, most: int, pieces: int
+) -> None:
     before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    with abreast(torch.device(device)) as at_once:
-        assert at_once is one_by_one
-        assert at_once(lambda _: threading.current_thread(), [1, 2]) == [threading.current_thread()] * 2
+    torch.set_num_threads(threads)
+
+    def work(piece: int) -> Iterator[tuple[int, int, int, object]]:
+        yield piece, os.getpid(), torch.get_num_threads(), threading.current_thread()
+
+    found: Sequence[tuple[int, int, int, object]] = list(abreast(work, range(pieces), torch.device(device), most))
     torch.set_num_threads(before)
+    assert found == [(piece, os.getpid(), threads, threading.current_thread()) for piece in range(pieces)]
+
+
+def test_no_fork_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver's threads would be missing in the child."""
+    monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not can_fork()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert can_fork()
+    monkeypatch.setattr(module.sys, "platform", "darwin")
+    assert not can_fork()

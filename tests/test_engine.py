@@ -1,6 +1,8 @@
 """The stacked engine: equal to the serial loop, blind to its neighbours and to rows that are not its own."""
 
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
+from mmser.train import abreast, sharing
 from mmser.train.engine import Run, Targets, Trained, Training, posteriors, train
 from mmser.train.evaluate import unweighted_averages
 from mmser.train.losses import mean_losses
@@ -231,17 +234,42 @@ def test_small_memory_splits_the_stack_and_changes_nothing() -> None:
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("case", ["probe", "co-attention"])
-def test_cores_side_by_side_come_to_what_one_comes_to(case: str) -> None:
-    """Three cores take a block of runs each. A head that computes holds a run's parameters: each core has its own."""
+@pytest.mark.parametrize("forks", [True, False])
+@pytest.mark.parametrize(("case", "alone"), [("probe", False), ("co-attention", False), ("co-attention", True)])
+def test_cores_side_by_side_come_to_what_one_comes_to(
+    case: str, alone: bool, forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cores take pieces of some runs, or of one each where it fills a core; in processes or threads."""
     before = torch.get_num_threads()
+    monkeypatch.setattr(abreast, "can_fork", lambda: forks and sys.platform == "linux")
+    monkeypatch.setattr(sharing, "ALONE_FLOP", 0 if alone else 1e30)
     runs = [a_run(case, seed=seed, first=seed, num_train=30 + 3 * seed) for seed in range(7)]
-    found = []
+    found, said = [], []
     for cores in (1, 3):
         torch.set_num_threads(cores)
-        found.append(train(a_table(), some_labels(), a_build(case), runs, TRAINING))
+        told: list[tuple[int, int]] = []
+        kept: list[int] = []
+        logged: list[int] = []
+        found.append(
+            train(
+                a_table(),
+                some_labels(),
+                a_build(case),
+                runs,
+                TRAINING,
+                progress=lambda *done, told=told: told.append(done),  # type: ignore[misc]
+                finished=lambda number, _, kept=kept: kept.append(number),  # type: ignore[misc]
+                log=lambda number, _, logged=logged: logged.append(number),  # type: ignore[misc]
+            )
+        )
+        said.append((sorted(kept), sorted(logged)))
         assert torch.get_num_threads() == cores
+        assert told == sorted(told)
+        assert told[-1] == (7 * TRAINING.epochs, 7 * TRAINING.epochs)
     torch.set_num_threads(before)
+    assert said[0] == said[1]
+    assert said[0][0] == list(range(7))
+    assert Counter(said[0][1]) == {number: len(one.history) for number, one in enumerate(found[0])}
     for one, other in zip(*found, strict=True):
         assert_same(one, other)
 

@@ -65,19 +65,27 @@ class Estimates:
         runs = [
             Run(f"trial {seed}", used[third:], used[:third], seed, layer) for seed in range(heads if together else 1)
         ]
-        clock, marks = self._clock or clock_of(device), []
-        train(table, targets, build, runs, training, progress=lambda *_: marks.append(clock()))
-        return float(np.diff(marks).min()) / len(runs) / len(used)
+        clock, cores = self._clock or clock_of(device), torch.get_num_threads()
+        marks: list[tuple[float, int]] = []
+        try:
+            if together and device.type == "cpu":
+                torch.set_num_threads(1)  # in earnest too a core has heads of its own (mmser.train.abreast)
+            train(table, targets, build, runs, training, progress=lambda done, _: marks.append((clock(), done)))
+        finally:
+            torch.set_num_threads(cores)
+        seconds, epochs = np.diff(marks, axis=0).T
+        return float((seconds / epochs).min()) / len(used)
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
     """What to time heads by: on a CPU what this process had of its cores, since other work is no cost of theirs.
 
-    Heads lie on all cores side by side (:mod:`mmser.train.abreast`), so that a core's share is what the wall would say.
+    Divided by the cores, which all work at the same time.
     """
     if device.type != "cpu":
         return time.perf_counter
-    return lambda: time.process_time() / torch.get_num_threads()
+    cores = torch.get_num_threads()
+    return lambda: time.process_time() / cores
 
 
 def _any_targets(num: int, num_classes: int, num_ratings: int) -> Targets:

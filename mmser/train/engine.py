@@ -9,6 +9,9 @@ The engine is given training and dev rows and knows of no others.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
-from mmser.train.abreast import Abreast, abreast
+from mmser.train.abreast import abreast
 from mmser.train.apart import Ask, Log, Report, Watch, train_apart
 from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
 from mmser.train.losses import metric_losses, task_losses
@@ -37,7 +40,7 @@ from mmser.train.plan import (
     order_of,
     rates_of,
 )
-from mmser.train.sharing import Block, batches_of, blocks_of, in_order, most_together, questions_of
+from mmser.train.sharing import Block, batches_of, blocks_of, in_order, most_together, pieces_of, questions_of
 from mmser.train.stack import Stack, fill_standardise, flat, in_parts, initial_head, pad_rows, stacks
 from mmser.train.table import Table
 from mmser.train.targets import Goal, Targets
@@ -99,31 +102,53 @@ def train(
         check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
     if len({run.layer is None for run in runs}) == 2:
         raise ProtocolError("some runs name a speech layer and some do not: train them apart")
-    groups = -(-len(runs) // max_stacked(table, head, runs, training))
-    together = -(-len(runs) // groups)  # groups of one size, so that none leaves cores idle
     order = in_order(runs)
+    keys = batches_of([runs[number] for number in order])
+    together, most = most_together(table, head, training.batch_size), max_stacked(table, head, runs, training)
+    pieces = [order[piece] for piece in pieces_of(keys, together, most)]
+    left = [len(piece) * training.epochs for piece in pieces]
     results: dict[int, Trained] = {}
-    with abreast(table.device) as at_once:
-        for first in range(0, len(order), together):
-            numbers = order[first : first + together]
-            group = _Group(table, targets, build, [runs[number] for number in numbers], training, at_once)
-            for waiting in group.epochs(*_renamed(watch, log, numbers)):
-                for place, trained in group.retired():
-                    results[numbers[place]] = trained
-                    if finished is not None:
-                        finished(numbers[place], trained)
-                # After the results are kept: whoever is told may stop everything.
-                if progress is not None:
-                    progress((first + len(numbers)) * training.epochs - waiting, len(order) * training.epochs)
+
+    def work(piece: int) -> Iterator[_News]:
+        group = _Group(table, targets, build, [runs[number] for number in pieces[piece]], training)
+        return group.news(piece, pieces[piece], watch)
+
+    told = abreast(work, range(len(pieces)), table.device, most, one_memory=watch is not None)
+    with closing(told):  # whatever ends this loop ends the processes
+        for news in told:
+            for number, epoch in news.epochs.items():
+                if log is not None:
+                    log(number, epoch)
+            for number, trained in news.ended():
+                results[number] = trained
+                if finished is not None:
+                    finished(number, trained)
+            # After the results are kept: whoever is told may stop everything.
+            left[news.piece] = news.left
+            if progress is not None:
+                progress(len(order) * training.epochs - sum(left), len(order) * training.epochs)
     return [results[number] for number in range(len(runs))]
 
 
-def _renamed(watch: Watch | None, log: Log | None, numbers: Sequence[int]) -> tuple[Watch | None, Log | None]:
-    """``watch`` and ``log`` by the runs' numbers in the whole, for a group that counts its own."""
-    return (
-        None if watch is None else lambda places, ask: watch([numbers[place] for place in places], ask),
-        None if log is None else lambda place, epoch: log(numbers[place], epoch),
-    )
+DEV_BATCHES = 4
+"""Batches in one where nothing is padded and no gradient kept: fewer operations, and no other result."""
+
+
+class _News(NamedTuple):
+    """What one epoch of a piece came to, without tensors: it may travel between processes."""
+
+    piece: int
+    left: int
+    """Epochs that its runs may still train."""
+    epochs: dict[int, Epoch]
+    """The epoch of each run that was trained in it, by its number among all runs."""
+    results: dict[int, tuple[Trained, dict[str, NDArray[np.generic]]]]
+    """Of each run that stopped: its result without the state, and the state."""
+
+    def ended(self) -> Iterator[tuple[int, Trained]]:
+        """Numbers and results of the runs that stopped."""
+        for number, (trained, state) in self.results.items():
+            yield number, replace(trained, state={name: torch.from_numpy(value) for name, value in state.items()})
 
 
 class _Group:
@@ -136,16 +161,14 @@ class _Group:
         build: Callable[[], nn.Module],
         runs: list[Run],
         training: Training,
-        abreast: Abreast,
     ) -> None:
-        self.table, self.targets, self.training, self.abreast = table, targets, training, abreast
+        self.table, self.targets, self.training = table, targets, training
         self.stack = Stack((initial_head(build, run.seed) for run in runs), table.device)
         if training.normalise == "global":
             fill_standardise(self.stack, table, runs)
         self.places = list(range(len(runs)))
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
-        self.results: dict[int, Trained] = {}
         self.optimizer = StackedAdamW(self.stack.weights, self.stack.sizes, runs, training)
         self.flat = flat(self.stack.template, table)
         self.part = PART if in_parts(table) and not self.flat else training.batch_size
@@ -155,9 +178,9 @@ class _Group:
         """Lay out what stays the same from epoch to epoch for the runs at work."""
         runs, device = [course.run for course in self.courses], self.table.device
         self.layer = stacked_layers([run.layer for run in runs])
-        most = most_together(self.table, len(runs), flat=self.flat)
-        self.blocks = blocks_of(batches_of(runs), most)
-        self.dev_blocks = blocks_of(questions_of([run.dev_rows for run in runs], [run.layer for run in runs]), most)
+        self.blocks = blocks_of(batches_of(runs), len(runs))
+        questions = questions_of([run.dev_rows for run in runs], [run.layer for run in runs])
+        self.dev_blocks = blocks_of(questions, len(runs))
         weights = [class_weights_of(run, self.targets, self.training) for run in runs]
         self.class_weights = torch.stack(weights).to(device)
         scales = [self.targets.scale_of(torch.from_numpy(run.train_rows)) for run in runs]
@@ -168,23 +191,24 @@ class _Group:
         self.dev_classes = torch.where(valid, self.targets.classes[self.dev_rows], -1).to(device)
         self.dev_ratings = goal.ratings.to(device)
 
-    def epochs(self, watch: Watch | None, log: Log | None) -> Iterator[int]:
-        """Train until every run has stopped; after each epoch, say how many there may still be over all runs."""
+    def news(self, piece: int, numbers: Sequence[int], watch: Watch | None) -> Iterator[_News]:
+        """Train until every run has stopped, and tell of each epoch; ``numbers`` are the runs' among all."""
         while self.courses:
             self._epoch()
             if watch is not None:
-                watch(self.places, self._ask)
-            if log is not None:
-                for place, course in zip(self.places, self.courses, strict=True):
-                    log(place, course.history[-1])
-            self._retire()
-            yield sum(self.training.epochs - len(course.history) for course in self.courses)
+                watch([numbers[place] for place in self.places], self._ask)
+            at_work = zip(self.places, self.courses, strict=True)
+            epochs = {numbers[place]: course.history[-1] for place, course in at_work}
+            ended = {numbers[place]: trained for place, trained in self._retire().items()}
+            states = {number: {name: t.numpy() for name, t in one.state.items()} for number, one in ended.items()}
+            results = {number: (replace(one, state={}), states[number]) for number, one in ended.items()}
+            yield _News(piece, sum(self.training.epochs - len(c.history) for c in self.courses), epochs, results)
 
     def _epoch(self) -> None:
         """Train every run for one epoch, score it, and keep the weights of those that got better."""
-        losses = torch.cat(self.abreast(self._train_epoch, self.blocks))
-        size = self.training.batch_size
-        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, size, self.dev_blocks, self.abreast)
+        losses = torch.cat([self._train_epoch(block) for block in self.blocks])
+        size = self.training.batch_size * (DEV_BATCHES if self.flat else 1)
+        said = stacked_outputs(self.stack, self.table, self.dev_rows, self.layer, size, self.dev_blocks)
         found = scores(said, self.dev_classes, self.dev_ratings)
         better = [
             place
@@ -244,19 +268,15 @@ class _Group:
         self.optimizer.step(self.stack.weights, gradients, factors, block.first)
         return losses.detach()
 
-    def retired(self) -> list[tuple[int, Trained]]:
-        """Places and results of the runs that have stopped since this was last asked."""
-        news, self.results = list(self.results.items()), {}
-        return news
-
-    def _retire(self) -> None:
-        """Take the runs that are done out of the stack, so that they cost nothing more."""
+    def _retire(self) -> dict[int, Trained]:
+        """Take the runs that are done out of the stack, so that they cost nothing more; their results by place."""
         done = [place for place, course in enumerate(self.courses) if course.done]
         if not done:
-            return
+            return {}
+        results: dict[int, Trained] = {}
         for place in done:
             state = self.stack.state(place, self.best[place])
-            self.results[self.places[place]] = self.courses[place].finish(state)
+            results[self.places[place]] = self.courses[place].finish(state)
         kept = [place for place in range(len(self.courses)) if place not in set(done)]
         kept = [kept[number] for number in in_order([self.courses[place].run for place in kept])]
         rows = torch.tensor(kept, dtype=torch.int64, device=self.table.device)
@@ -267,3 +287,4 @@ class _Group:
         self.courses = [self.courses[place] for place in kept]
         if kept:
             self._prepare()
+        return results

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmser.train import serial
-from mmser.train.abreast import Abreast, one_by_one
 from mmser.train.plan import Trained
-from mmser.train.sharing import Block, blocks_of, most_together, questions_of
+from mmser.train.sharing import FLAT_TOGETHER, Block, blocks_of, questions_of
 from mmser.train.stack import Stack, flat, initial_head, pad_rows, restored_head, stacks
 from mmser.train.table import Table
 
@@ -81,11 +80,10 @@ def stacked_outputs(
     layer: Tensor | None,
     batch_size: int,
     blocks: Sequence[Block],
-    abreast: Abreast = one_by_one,
 ) -> Tensor:
     """Outputs of R heads on rows (R, n), dropout off: (R, n, num_outputs) on the device.
 
-    ``blocks`` say which heads have the same rows; ``abreast``: how they are computed.
+    ``blocks`` say which heads have the same rows.
     """
     end_to_end = flat(stack.template, table)
 
@@ -97,7 +95,7 @@ def stacked_outputs(
         batches = (table.gather(part, own, flat=end_to_end) for part in parts)
         return torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1)
 
-    return torch.cat(abreast(of_block, blocks))
+    return torch.cat([of_block(block) for block in blocks])
 
 
 def by_length(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -118,7 +116,8 @@ def outputs_of(
     """What each head of a stack says of its own rows, dropout off: (len(rows[i]), num_outputs) on the CPU."""
     orders = [by_length(table, own) for own in rows]
     padded, _ = pad_rows([own[order] for own, order in zip(rows, orders, strict=True)])
-    blocks = blocks_of(questions_of(rows, layers), most_together(table, len(rows), flat=flat(stack.template, table)))
+    most = FLAT_TOGETHER if flat(stack.template, table) else len(rows)
+    blocks = blocks_of(questions_of(rows, layers), most)
     said = stacked_outputs(stack, table, padded, stacked_layers(layers), batch_size, blocks).cpu()
     return [own[: len(order)][np.argsort(order)] for own, order in zip(said, orders, strict=True)]
 

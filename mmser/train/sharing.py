@@ -6,14 +6,16 @@ alone see the same batches; those of one fold, whatever their seeds, are scored 
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from mmser.train.plan import Run
+from mmser.train.stack import flat
 from mmser.train.table import Table
 
 CPU_TOGETHER = 40
@@ -21,19 +23,48 @@ CPU_TOGETHER = 40
 FLAT_TOGETHER = 12
 """The same for runs that take whole batches end to end (:mod:`mmser.heads.flat`). Each is computed as long as the one
 with the most states, so fewer hold less that is only filled up."""
+ALONE_FLOP = 2e9
+"""Operations of a step from which such a run fills a core by itself: there is then nothing to fill up, and nothing to
+rewrite for many. Measured (docs/benchmarks.md): co-attention of width 128 is as fast alone as among 12."""
 
 
-def most_together(table: Table, num_runs: int, *, flat: bool) -> int:
-    """How many of ``num_runs`` runs to compute at once.
-
-    On a CPU so many that there is a block for every core, or several, of about one size; on a GPU all, since it is the
-    number of products that costs.
-    """
+def most_together(table: Table, head: nn.Module, batch_size: int) -> int | None:
+    """How many runs of ``head`` a core computes at once; None on a GPU: as many as it holds."""
     if table.device.type != "cpu":
-        return num_runs
-    cores = torch.get_num_threads()
-    rounds = max(1, round(num_runs / (cores * (FLAT_TOGETHER if flat else CPU_TOGETHER))))
-    return -(-num_runs // (cores * rounds))
+        return None
+    if not flat(head, table):
+        return CPU_TOGETHER
+    # A product takes 2 operations a weight and state forward, and twice that backward.
+    parameters = sum(parameter.numel() for parameter in head.parameters())
+    step = 6.0 * parameters * batch_size * float(np.mean(table.lengths))
+    return 1 if step >= ALONE_FLOP else FLAT_TOGETHER
+
+
+def pieces_of(keys: Sequence[Hashable], together: int | None, most: int) -> list[slice]:
+    """Runs that train together to their end, of a stack in the order of :func:`in_order`.
+
+    On a CPU pieces are of about one size, and as many as keep every core at work.
+
+    Args:
+        keys: what each run shares with its neighbours (:func:`batches_of`): pieces end between groups of equal ones
+            where one lies near, and within a group otherwise.
+        together: :func:`most_together`.
+        most: how many runs memory holds at once.
+    """
+    num, count, cores = len(keys), 1, torch.get_num_threads()
+    if together == 1:
+        return [slice(place, place + 1) for place in range(num)]
+    if together is not None:
+        count, most = cores * max(1, round(num / (cores * together))), max(1, most // cores)
+    starts = [place for place in range(1, num) if keys[place] != keys[place - 1]] + [num]
+    ends = [0]
+    while ends[-1] < num:
+        begin, left = ends[-1], max(1, count + 1 - len(ends))
+        wanted = min(-(-(num - begin) // left), most)
+        near = min(starts, key=lambda start: abs(start - begin - wanted))
+        whole = abs(near - begin - wanted) <= wanted / 3 and near - begin <= most
+        ends.append(near if whole else begin + wanted)
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 class Block(NamedTuple):

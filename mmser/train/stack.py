@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from mmser.heads.batch import Batch
 from mmser.heads.layers import Standardise
+from mmser.heads.linear import Linear
 from mmser.train.plan import Run
 from mmser.train.table import Table
 
@@ -35,7 +37,10 @@ class _OfThread(threading.local):
     """A head of a thread's own: while it computes, its parameters are replaced by a run's."""
 
     def __init__(self, template: nn.Module) -> None:
-        self.showing = Showing(deepcopy(template))
+        self.alone, self.stacked = Showing(deepcopy(template)), Showing(deepcopy(template))
+        for module in self.stacked.modules():
+            if isinstance(module, Linear):
+                module.stacked = True
 
 
 class Stack:
@@ -79,9 +84,12 @@ class Stack:
         ``batch`` is R' / ``members`` batches: each is shared by so many runs, neighbours of each other. With
         ``features``, what the heads' last layers see stands behind their outputs: (R', B, num_outputs + F).
         """
-        one = self._showing if features else self._one
         parameters = dict(zip(self.shapes, leaves, strict=True))
         buffers = {name: value[span] for name, value in self.buffers.items()}
+        if len(leaves[0]) == 1:  # rewriting its operations for many runs would cost it more than they take
+            alone = partial(_called, self._own.alone, features)
+            return alone(*tree_map(_first, (parameters, buffers, batch))).unsqueeze(0)
+        one = partial(_called, self._own.stacked, features)
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
         if members == 1:
             return vmap(one, in_dims=(0, 0, axes))(parameters, buffers, batch)
@@ -89,13 +97,6 @@ class Stack:
             part.update({name: value.unflatten(0, (-1, members)) for name, value in part.items()})
         sharing = vmap(one, in_dims=(0, 0, None))
         return vmap(sharing, in_dims=(0, 0, axes))(parameters, buffers, batch).flatten(0, 1)
-
-    def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
-        return functional_call(self._own.showing.head, (parameters, buffers), (batch,))
-
-    def _showing(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
-        inside = {f"head.{name}": value for name, value in {**parameters, **buffers}.items()}
-        return functional_call(self._own.showing, inside, (batch,))
 
     def state(self, row: int, weights: Tensor | None = None) -> dict[str, Tensor]:
         """What ``load_state_dict`` takes, on the CPU: run ``row``'s, or with other ``weights`` (P,)."""
@@ -108,6 +109,20 @@ class Stack:
         """Go on with the runs in ``rows`` (int64), in their order."""
         self.weights = self.weights[rows]
         self.buffers = {name: value[rows] for name, value in self.buffers.items()}
+
+
+def _called(
+    showing: Showing, features: bool, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
+) -> Tensor:
+    """What a head says with these parameters and buffers, and what its last layer sees if ``features`` are wanted."""
+    if not features:
+        return functional_call(showing.head, (parameters, buffers), (batch,))
+    inside = {f"head.{name}": value for name, value in {**parameters, **buffers}.items()}
+    return functional_call(showing, inside, (batch,))
+
+
+def _first(leaf: Any) -> Any:
+    return leaf[0] if isinstance(leaf, Tensor) else leaf
 
 
 def in_parts(table: Table) -> bool:
@@ -128,9 +143,13 @@ def stacks(head: nn.Module) -> bool:
     return bool(getattr(head, "stacks", True))
 
 
+_SEEDING = threading.Lock()
+"""torch's random state is the whole process's: of threads that build heads one at a time may set it."""
+
+
 def initial_head(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """The head that ``build`` makes from ``seed``, on the CPU so that it is the same everywhere."""
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
 
