@@ -412,7 +412,7 @@ def test_a_run_folder_that_cannot_be_read(cache: Path, tmp_path: Path) -> None:
 
 def test_runs_that_diverge_are_reported_also_when_they_are_read_again(cache: Path, tmp_path: Path) -> None:
     experiment = replace(PROBE, learning_rate=1e30)
-    message = "6 of 6 runs of speech-probe diverged (a loss that is not finite)"
+    message = "6 of 6 runs of speech-probe diverged (a loss or an answer that is not finite)"
     for _ in range(2):
         assert train_head(cache, experiment, tmp_path / "run").notes[0].startswith(message)
     for path in (tmp_path / "run").rglob("*.json"):  # no NaN, which is no JSON

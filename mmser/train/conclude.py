@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmser.train.choose import Chosen
 from mmser.train.folder import as_json, write_csv, write_json
 from mmser.train.results import (
@@ -41,11 +43,37 @@ class Result:
 
 
 def _diverged(outcomes: Sequence[Outcome]) -> list[str]:
-    runs, diverged = Counter(o.head for o in outcomes), Counter(o.head for o in outcomes if o.diverged)
+    """A note for each head of which runs diverged, and for each fusion of such heads."""
+    notes = []
+    for head, num_runs in Counter(o.head for o in outcomes).items():
+        own = [o for o in outcomes if o.head == head and o.diverged]
+        fused, untrained = sum(o.best_epoch is None for o in own), sum(o.best_epoch == 0 for o in own)
+        if fused:
+            notes.append(f"{fused} of {num_runs} runs of {head} have a member that diverged")
+        elif own:
+            never = f"; {untrained} never had one, and count as they were before training" if untrained else ""
+            notes.append(
+                f"{len(own)} of {num_runs} runs of {head} diverged (a loss or an answer that is not finite) and count "
+                f"as they were at their best epoch before{never}; try a lower --learning-rate"
+            )
+    return notes
+
+
+def _without_answer(outcomes: Sequence[Outcome], labels: Sequence[str]) -> list[str]:
+    """A note for each head of which some answers about the test part are no numbers: an output too large for its type.
+
+    Where it was dev's answers, the run diverged and this epoch is none to be tested.
+    """
+    counts: Counter[str] = Counter()
+    for o in outcomes:
+        rated = np.empty((len(o.rows), 0)) if o.ratings is None else o.ratings
+        counts[o.head] += int((~np.isfinite(np.concatenate([o.posteriors, rated], 1)).all(1)).sum())
+    counted = f"count as {labels[0]!r}" if labels else "leave its CCC empty"
     return [
-        f"{count} of {runs[head]} runs of {head} diverged (a loss that is not finite) and count as they were at their "
-        "best epoch before; try a lower --learning-rate"
-        for head, count in diverged.items()
+        f"{count} answers of {head} about test utterances are no finite numbers and {counted}; try a lower "
+        "--learning-rate"
+        for head, count in counts.items()
+        if count
     ]
 
 
@@ -58,7 +86,7 @@ def conclude(
     notes: Sequence[str],
 ) -> Result:
     """Write the tables of an experiment into its run folder, and sum up."""
-    notes = [*notes, *_diverged(outcomes)]
+    notes = [*notes, *_diverged(outcomes), *_without_answer(outcomes, chosen.labels)]
     rated = (chosen.ratings, chosen.dimensions)
     predictions = predictions_table(outcomes, chosen.ids, chosen.speakers, chosen.truth, chosen.labels, *rated)
     write_csv(predictions, folder / "predictions.csv")

@@ -58,6 +58,8 @@ def concordances(truth: Tensor, prediction: Tensor) -> Tensor:
 def scores(outputs: Tensor, classes: Tensor, ratings: Tensor) -> Tensor:
     """What selects an epoch, (R,) float64: UA for classes, the mean CCC for dimensions, the mean of the two for both.
 
+    NaN for a run that answers a row of which the class or rating is known with what is no finite number.
+
     Args:
         outputs: (R, n, C + K).
         classes: (R, n) int64, -1 where not known.
@@ -66,8 +68,11 @@ def scores(outputs: Tensor, classes: Tensor, ratings: Tensor) -> Tensor:
     num_classes = outputs.shape[-1] - ratings.shape[-1]
     found = []
     if num_classes:
-        predicted = outputs[..., :num_classes].argmax(-1)
-        found.append(unweighted_averages(classes, predicted, classes >= 0, num_classes))
+        logits, told = outputs[..., :num_classes], classes >= 0
+        averages = unweighted_averages(classes, logits.argmax(-1), told, num_classes)
+        # argmax takes NaN for the largest: a head that gives no numbers would always say one class.
+        numbers = (logits.isfinite().all(-1) | ~told).all(1)
+        found.append(torch.where(numbers, averages, torch.nan))
     if ratings.shape[-1]:
         found.append(concordances(ratings, outputs[..., num_classes:]).mean(-1))
     return torch.stack(found).mean(0)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.heads.speech_probe import SpeechProbeOptions
@@ -19,7 +20,7 @@ from mmser.train.grid import Trial, trials_of
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
 from mmser.train.part import Part, Tested
-from mmser.train.plan import Run, Trained
+from mmser.train.plan import Run
 from mmser.train.rating_fusion import fit_rating_fusion
 from mmser.train.results import Outcome
 from mmser.train.stack import restored_head
@@ -48,9 +49,9 @@ def fitted(experiment: Experiment, members: Sequence[Tested], folder: Path) -> l
     """Combine the members' answers by a rule fitted on their dev answers, and keep it in ``folder/fusions``.
 
     Raises:
-        ProtocolError: a dev part that the rule cannot be fitted on.
+        ProtocolError: a dev part that the rule cannot be fitted on, or a member whose answers about it are no numbers.
     """
-    dev = [_dev_answers(one, experiment.training.batch_size) for one in members]
+    dev = [_dev_answers(one, experiment) for one in members]
     part, kept, fused = members[0].part, folder / "fusions", []
     names, labels, dimensions = [one.part.name for one in members], part.about["labels"], part.about["dimensions"]
     for place, own in enumerate(zip(*(one.outcomes for one in members), strict=True)):
@@ -84,11 +85,29 @@ def _fit(
     return of_classes, of_ratings
 
 
-def _dev_answers(member: Tested, batch_size: int) -> list[_Answers]:
+def _dev_answers(member: Tested, experiment: Experiment) -> list[_Answers]:
     part = member.part
     rows = [part.folds[number].dev for number in member.folds]
-    said = outputs(part.table, part.build, member.trained, rows, batch_size=batch_size)
+    said = outputs(part.table, part.build, member.trained, rows, batch_size=experiment.training.batch_size)
+    for place, own in enumerate(said):
+        _check_numbers(member, place, own, experiment.fusion)
     return [part.answers(trained, own) for trained, own in zip(member.trained, said, strict=True)]
+
+
+def _check_numbers(member: Tested, place: int, values: Tensor, rule: str) -> None:
+    """Raise ProtocolError where what a fusion is to be fitted on holds no numbers.
+
+    Training keeps no such head, but one of an earlier release may be there still, or a head whose very first weights
+    are too large for the states.
+    """
+    wrong = int((~values.isfinite()).any(-1).sum())
+    if wrong:
+        outcome, run = member.outcomes[place], member.trained[place].run
+        raise ProtocolError(
+            f"{member.part.name}, fold {outcome.fold}, seed {outcome.seed}: what the head says of {wrong} of "
+            f"{len(values)} utterances is no finite number; {rule} fusion cannot be fitted on that. Delete "
+            f"heads/{run.name} in the run folder to train it again, or take a lower --learning-rate and another --out"
+        )
 
 
 def _fused(name: str, members: Sequence[Outcome], shares: NDArray, ratings: NDArray | None) -> Outcome:
@@ -140,10 +159,7 @@ def _features_table(members: Sequence[Tested], batch_size: int) -> Table:
     """What the members' last layers see of every utterance: a "layer" for each fold and seed."""
     first = members[0]
     features = torch.stack(
-        [
-            torch.cat([_features(one.part, one.trained[place], batch_size) for one in members], -1)
-            for place in range(len(first.folds))
-        ]
+        [torch.cat([_features(one, place, batch_size) for one in members], -1) for place in range(len(first.folds))]
     )
     offsets = torch.arange(features.shape[1] + 1, device=features.device)
     return Table(first.part.table.ids, {"utterance": Packed(features, offsets)})
@@ -169,12 +185,15 @@ def _layer_runs(name: str, member: Tested, trials: Sequence[Trial]) -> tuple[lis
 
 
 @torch.no_grad()
-def _features(part: Part, trained: Trained, batch_size: int) -> Tensor:
+def _features(member: Tested, place: int, batch_size: int) -> Tensor:
     """What the last layer of a trained head sees of every utterance of its table: (n, F) on the device."""
+    part, trained = member.part, member.trained[place]
     head = restored_head(part.build, trained.state).to(part.table.device).eval()
     rows = torch.from_numpy(by_length(part.table, np.arange(len(part.table.ids))))
     layer = None if trained.run.layer is None else torch.tensor([trained.run.layer])
     found: list[Tensor] = []
     for some in rows.split(batch_size):
         found.append(head.features(part.table.batch(some, layer)))  # type: ignore[operator]
-    return torch.cat(found)[torch.argsort(rows).to(part.table.device)]
+    features = torch.cat(found)[torch.argsort(rows).to(part.table.device)]
+    _check_numbers(member, place, features, "concat")
+    return features

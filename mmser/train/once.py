@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmser.heads.store import save_head
-from mmser.train.engine import train
+from mmser.train.engine import outputs, train
 from mmser.train.folder import facts_of, load_trained, trained_of
 from mmser.train.options import Experiment
 from mmser.train.oracle import Oracle, save_outputs
@@ -50,7 +51,7 @@ def train_once(
     oracle = _oracle(parts, owners, runs) if experiment.report_oracle else None
 
     def keep(which: int, trained: Trained) -> None:
-        said = None if oracle is None else oracle.outputs.pop(which)
+        said = None if oracle is None else _would_say(oracle, which, trained, parts[0], experiment)
         for number, place in owners[which]:
             own = replace(trained, run=parts[number].runs[place])
             if said is not None:  # before the head: a finished head has what the oracle said
@@ -104,6 +105,15 @@ def _sorted_out(
 def _oracle(parts: Sequence[Part], owners: Sequence[Sequence[tuple[int, int]]], runs: Sequence[Run]) -> Oracle:
     tests = [parts[number].folds[parts[number].cells[place][0]].test for (number, place), *_ in owners]
     return Oracle(parts[0].targets, runs, tests)
+
+
+def _would_say(oracle: Oracle, which: int, trained: Trained, part: Part, experiment: Experiment) -> Tensor:
+    """What a run says in the epoch that its test rows would choose; where they cannot choose, in the one of dev."""
+    if which in oracle.outputs:
+        return oracle.outputs.pop(which)
+    rows, size = [oracle.test_rows[which]], experiment.training.batch_size
+    (said,) = outputs(part.table, part.build, [trained], rows, batch_size=size)
+    return said
 
 
 def _save(part: Part, place: int, trained: Trained, folder: Path, log: EventLog | None = None) -> None:

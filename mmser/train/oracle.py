@@ -4,6 +4,7 @@ Training stays as it is: the engine shows its heads after each epoch (:data:`mms
 nothing back. Here the test rows are asked about, and only here; what comes out goes into files of its own.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from mmser.train.targets import Targets
 
 
 class Oracle:
-    """Watches runs and remembers, of each, what its head said of the test rows in the epoch when it scored best."""
+    """Watches runs and remembers, of each, what its head said of the test rows in the epoch when it scored best.
+
+    A run that never has a score (its answers are no numbers, or no class of its test rows is known) is not in it.
+    """
 
     def __init__(self, targets: Targets, runs: Sequence[Run], test_rows: Sequence[NDArray[np.int64]]) -> None:
         self.targets, self.runs, self.test_rows = targets, runs, test_rows
@@ -32,16 +36,15 @@ class Oracle:
         """Look at the heads of the runs that were trained in this epoch."""
         for place, said in zip(places, ask([self.test_rows[place] for place in places]), strict=True):
             score = self._score(place, said)
-            if place not in self._best or score > self._best[place]:
+            if score > self._best.get(place, -math.inf):  # never where it is NaN
                 self._best[place], self.outputs[place] = score, said.clone()
 
     def _score(self, place: int, said: Tensor) -> float:
-        """As the dev part is scored; -inf for a head that gives no number, so that any that does is better."""
+        """As the dev part is scored; NaN for a head that gives no number."""
         rows = torch.from_numpy(self.test_rows[place])
         mean, deviation = self.targets.scale_of(torch.from_numpy(self.runs[place].train_rows))
         ratings = (self.targets.ratings[rows] - mean) / deviation
-        score = float(scores(said[None], self.targets.classes[rows][None], ratings[None])[0])
-        return score if np.isfinite(score) else -np.inf
+        return float(scores(said[None], self.targets.classes[rows][None], ratings[None])[0])
 
 
 def save_outputs(folder: Path, run: Run, outputs: Tensor) -> None:

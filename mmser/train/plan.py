@@ -58,12 +58,13 @@ class Trained:
     state: dict[str, Tensor]
     """Parameters and buffers at the best epoch, on the CPU: what ``load_state_dict`` takes."""
     best_epoch: int
-    """The first epoch with the highest dev score; 0, the initial weights, if the loss was never finite."""
+    """The first epoch with the highest dev score; 0, the initial weights, if loss and outputs never were finite."""
     dev_score: float
     """Of the best epoch; NaN if there is none."""
     history: tuple[Epoch, ...]
     diverged: bool = False
-    """The loss was not finite in the last epoch of the history, and the run ended there."""
+    """The loss, or what the head said of the dev rows, was not finite in the last epoch of the history, and the run
+    ended there."""
 
 
 class Progress:
@@ -76,9 +77,13 @@ class Progress:
         self.diverged = False
 
     def record(self, train_loss: float, dev_score: float) -> bool:
-        """Note an epoch. True if it is the best so far, and its weights are to be kept."""
+        """Note an epoch. True if it is the best so far, and its weights are to be kept.
+
+        The score is NaN if the head gave the dev rows no numbers: the last step of an epoch of finite losses may have
+        spoilt the weights.
+        """
         self.history.append(Epoch(len(self.history) + 1, train_loss, dev_score))
-        self.diverged = not math.isfinite(train_loss)
+        self.diverged = not (math.isfinite(train_loss) and math.isfinite(dev_score))
         if self.diverged or not dev_score > self.best_score:
             return False
         self.best_epoch, self.best_score = len(self.history), dev_score

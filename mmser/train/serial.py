@@ -188,9 +188,11 @@ def _score(head: nn.Module, table: Table, targets: Targets, run: Run, batch_size
     outputs = answers(head, table, run.dev_rows, run.layer, batch_size)
     found = []
     if targets.num_classes:
-        said, truth = outputs[:, : targets.num_classes].argmax(-1), targets.classes[torch.from_numpy(run.dev_rows)]
+        logits, truth = outputs[:, : targets.num_classes], targets.classes[torch.from_numpy(run.dev_rows)]
+        said = logits.argmax(-1)
         recalls = [float((said[truth == name] == name).double().mean()) for name in truth[truth >= 0].unique()]
-        found.append(sum(recalls) / len(recalls))
+        finite = bool(logits[truth >= 0].isfinite().all())
+        found.append(sum(recalls) / len(recalls) if finite else np.nan)
     if targets.num_ratings:
         mean, deviation = targets.scale_of(torch.from_numpy(run.train_rows))
         rated = (outputs[:, targets.num_classes :] * deviation + mean).double().numpy()
