@@ -72,7 +72,7 @@ def ablate(
         write_ablation(folder, grid, cache_path, command)
         for cell in plan.finished if tensorboard else ():
             EventLog(cell_folder(folder, cell.name)).restore_all()
-        failures = dict(plan.failures)
+        failures, noted = dict(plan.failures), set[str]()
         lent = trained_heads(folder, grid.cells)
         count = _Count(report, sum(group.epochs for group in plan.groups))
         for group in plan.groups:
@@ -82,6 +82,8 @@ def ablate(
             lent |= trained_heads(folder, group.cells)
             for cell in group.cells:
                 say(f"{cell.row}: {failed[cell.name] if cell.name in failed else _figures(folder, cell)}")
+                if cell.name not in failed:
+                    _say_notes(folder, cell, noted, say)
         write_failures(folder, failures)
         lines, rating_lines = _lines(folder, [cell for cell in grid.cells if cell.name not in failures])
         return Ablation(folder, lines, rating_lines, failures)
@@ -127,6 +129,14 @@ def _figures(folder: Path, cell: Cell) -> str:
     lines, rating_lines = _lines(folder, [cell])
     rated = [f"CCC of {own.dimension} {own.ccc:.3f}" for own in rating_lines]
     return ", ".join([*(f"UA {line.ua:.3f}" for line in lines), *rated])
+
+
+def _say_notes(folder: Path, cell: Cell, noted: set[str], say: Callable[[str], Any]) -> None:
+    """Say what must be known of a cell's figures, but for what was said of another: some is true of all utterances."""
+    for note in read_json(cell_folder(folder, cell.name) / "summary.json")["notes"]:
+        if note not in noted:
+            say(f"Note: {cell.row}: {note}")
+        noted.add(note)
 
 
 def _lines(folder: Path, cells: Sequence[Cell]) -> tuple[list[Line], list[RatingLine]]:

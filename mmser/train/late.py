@@ -17,6 +17,7 @@ from mmser.heads.speech_probe import SpeechProbeOptions
 from mmser.train.evaluate import by_length, outputs
 from mmser.train.fusion import Fusion, fit_fusion, save_fusion
 from mmser.train.grid import Trial, trials_of
+from mmser.train.members import FUSIONS
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
 from mmser.train.part import Part, Tested
@@ -128,12 +129,25 @@ def _fused(name: str, members: Sequence[Outcome], shares: NDArray, ratings: NDAr
     )
 
 
+def without_oracle(experiment: Experiment) -> list[str]:
+    """Why a fusion has no oracle figure, where one was asked for and its members alone have one."""
+    if not experiment.report_oracle or experiment.head not in FUSIONS or experiment.fusion == "mean":
+        return []
+    return [
+        f"no oracle figure of {experiment.head}: {experiment.fusion} is fitted on what its members say after the epoch "
+        "that dev chose, not after the one that the test part would choose; each member has its own"
+    ]
+
+
 def concatenated(experiment: Experiment, members: Sequence[Tested]) -> Part:
     """A linear layer on what the members' own last layers see, as a head of its own to train.
 
     Each fold and seed has features of its own, from the weights that its members were best with; they are the "layers"
     of one table, so that all runs still train together. Members saw the training part only and were selected on dev,
     and so is the layer.
+
+    Raises:
+        ProtocolError: a member whose features are no numbers.
     """
     first = members[0].part
     table = _features_table(members, experiment.training.batch_size)

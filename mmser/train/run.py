@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from mmser.train.conclude import Result, conclude
 from mmser.train.evaluate import outputs
 from mmser.train.folder import locked, settle_folder, write_csv
 from mmser.train.grid import chosen_by_dev, described, dev_scores_of
-from mmser.train.late import averaged, concatenated, fitted
+from mmser.train.late import averaged, concatenated, fitted, without_oracle
 from mmser.train.lexicon import keep_lexicon
 from mmser.train.members import FUSIONS
 from mmser.train.once import Report, train_once
@@ -103,9 +104,9 @@ def _finish(one: Prepared, tested: list[Tested], folder: Path, report: Report, t
     """Fuse the members of a late fusion, and write the tables."""
     experiment = one.experiment
     if experiment.head in FUSIONS and experiment.fusion == "concat":
-        part = concatenated(experiment, tested)
-        (trained,) = train_once([part], [folder], experiment, report, {}, tensorboard=tensorboard)
-        tested = [*tested, _test(part, trained, experiment, folder)]
+        part, blind = concatenated(experiment, tested), replace(experiment, report_oracle=False)
+        (trained,) = train_once([part], [folder], blind, report, {}, tensorboard=tensorboard)
+        tested = [*tested, _test(part, trained, blind, folder)]
     outcomes = [outcome for own in tested for outcome in own.outcomes]
     oracle = [outcome for own in tested for outcome in own.oracle]
     if experiment.head in FUSIONS and experiment.fusion == "mean":
@@ -116,7 +117,7 @@ def _finish(one: Prepared, tested: list[Tested], folder: Path, report: Report, t
     dev_scores = [line for own in tested for line in own.dev_scores]
     if dev_scores:
         write_csv(pd.DataFrame(dev_scores), folder / "trials.csv")
-    notes = [*one.chosen.notes, *(own.note for own in tested if own.note)]
+    notes = [*one.chosen.notes, *(own.note for own in tested if own.note), *without_oracle(experiment)]
     return conclude(folder, outcomes, oracle, one.chosen, one.kept, notes)
 
 
