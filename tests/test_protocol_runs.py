@@ -22,8 +22,11 @@ from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.train.engine import Ask, outputs, train
 from mmser.train.options import Experiment
 from mmser.train.oracle import Oracle
+from mmser.train.plan import Trained
 from mmser.train.presets import PRESETS
 from mmser.train.run import train_head
+from mmser.train.table import Table
+from mmser.train.targets import Targets
 
 DIMENSIONS = ("arousal", "trust")
 RATED = replace(PROBE, task="dimensional", dimensions=DIMENSIONS, learning_rate=0.05)
@@ -148,6 +151,35 @@ def test_flipping_every_test_target_changes_no_weight_no_epoch_and_no_choice(tmp
     pd.testing.assert_frame_equal(predictions(honest.folder)[told], predictions(lied.folder)[told])
     assert honest.lines[0].ua != lied.lines[0].ua
     assert honest.oracle_lines[0].ua != lied.oracle_lines[0].ua  # the flip was seen by whom it may concern
+
+
+def test_the_engine_is_not_given_the_targets_of_a_test_part(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no run learns from or is chosen by is unknown to it, and nothing else is; heads come out the same."""
+    given: list[Targets] = []
+
+    def spied(table: Table, targets: Targets, *rest: Any, **options: Any) -> list[Trained]:
+        given.append(targets)
+        return train(table, targets, *rest, **options)
+
+    monkeypatch.setattr("mmser.train.once.train", spied)
+    experiment = replace(BOTH, folds="split", test_split="Test2", report_oracle=True)
+    masked = train_head(cache, experiment, tmp_path / "masked")
+    monkeypatch.setattr(Targets, "only", lambda self, rows: self)
+    whole = train_head(cache, experiment, tmp_path / "whole")
+    ids = predictions(masked.folder)["utterance_id"]
+    chosen = [uid for uid in rated_rows()["utterance_id"] if uid.split("_")[0] != "s5"]  # Test1 is left out
+    test = torch.tensor([uid in set(ids) for uid in chosen])
+    assert test.sum() == len(ids) == 9
+    mine, all_of_them = given
+    assert all_of_them.known[test].all()
+    assert not mine.known[test].any()
+    for part in ("classes", "shares", "ratings"):
+        torch.testing.assert_close(getattr(mine, part)[~test], getattr(all_of_them, part)[~test], equal_nan=True)
+    assert heads(masked.folder) == heads(whole.folder)
+    assert masked.lines == whole.lines
+    assert masked.oracle_lines == whole.oracle_lines
 
 
 @pytest.mark.parametrize("normalise", ["global", "speaker"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def train_once(
     normalise = "none" if experiment.normalise == "none" else "global"
     train(
         parts[0].table,
-        parts[0].targets,
+        parts[0].targets.only(_seen_by(runs)),  # a test part that no run learns from or is chosen by is not there
         parts[0].build,
         runs,
         replace(experiment.training, normalise=normalise),
@@ -114,6 +115,12 @@ def _would_say(oracle: Oracle, which: int, trained: Trained, part: Part, experim
     rows, size = [oracle.test_rows[which]], experiment.training.batch_size
     (said,) = outputs(part.table, part.build, [trained], rows, batch_size=size)
     return said
+
+
+def _seen_by(runs: Sequence[Run]) -> Tensor:
+    """The rows that some run learns from, or is chosen by."""
+    rows = [rows for run in runs for rows in (run.train_rows, run.dev_rows)]
+    return torch.from_numpy(np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows])))
 
 
 def _save(part: Part, place: int, trained: Trained, folder: Path, log: EventLog | None = None) -> None:

@@ -80,6 +80,18 @@ class Targets:
         """(n,) bool: rows of which a class, a share or a rating is known."""
         return (self.classes >= 0) | (self.shares.sum(1) > 0) | ~self.ratings.isnan().all(1) & (self.num_ratings > 0)
 
+    def only(self, rows: Tensor) -> "Targets":
+        """The targets of ``rows``; of all others nothing is known.
+
+        >>> Targets.of_classes(torch.tensor([1, 0]), 2).only(torch.tensor([1])).classes.tolist()
+        [-1, 0]
+        """
+        kept = torch.zeros(len(self.classes), dtype=torch.bool)
+        kept[rows] = True
+        shares = torch.where(kept.unsqueeze(1), self.shares, 0.0)
+        ratings = torch.where(kept.unsqueeze(1), self.ratings, torch.nan)
+        return Targets(torch.where(kept, self.classes, -1), shares, ratings)
+
     def scale_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (K,) of the ratings known in ``rows``: a run's own scale, of its training rows.
 
