@@ -205,18 +205,38 @@ def test_statistics_are_those_of_the_training_rows(fusion: Result) -> None:
         np.testing.assert_allclose(weights[f"{stream}.standardise.std"], flat.std(axis), atol=1e-5)
 
 
-def test_labels_by_chance_give_chance(tmp_path: Path) -> None:
-    cache = write_cache(tmp_path / "toy")
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each speaker's classes and ratings dealt out anew among his own utterances."""
+    rows = make_rows()
+    rows["arousal"] = [1.0 + LABELS.index(label) + 0.01 * n for n, label in enumerate(rows["label"])]
     generator = np.random.default_rng(3)
+    for own in rows.groupby("speaker").groups.values():
+        order = generator.permutation(own)
+        rows.loc[own, ["label", "arousal"]] = rows.loc[order, ["label", "arousal"]].to_numpy()
+    return write_cache(tmp_path_factory.mktemp("chance") / "toy", rows)
 
-    def shuffle(table: pd.DataFrame) -> None:
-        for rows in table.groupby("speaker").groups.values():
-            table.loc[rows, "label"] = generator.permutation(table.loc[rows, "label"].to_numpy())
 
-    edit_manifest(cache, shuffle)
-    for line in train_head(cache, replace(FUSION, seeds=3), tmp_path / "run").lines:
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        replace(FUSION, seeds=3),
+        replace(FUSION, seeds=3, fusion="svm"),
+        replace(COATTENTION, seeds=3),
+        replace(COATTENTION, seeds=3, task="dimensional", dimensions=("arousal",)),
+        replace(FUSION, seeds=3, task="dimensional", dimensions=("arousal",), fusion="svm"),
+    ],
+    ids=["mean", "svm", "co-attention", "rating co-attention", "svm of ratings"],
+)
+def test_targets_by_chance_give_chance(shuffled: Path, tmp_path: Path, experiment: Experiment) -> None:
+    result = train_head(shuffled, experiment, tmp_path / "run")
+    for line in result.lines:
         assert line.interval.low <= 1 / 3 <= line.interval.high
         assert line.ua < 0.55
+    for rated in result.rating_lines:
+        assert rated.interval.low <= 0 <= rated.interval.high
+        assert rated.ccc < 0.3
+    assert len(result.lines) + len(result.rating_lines) == (3 if experiment.head == "late-fusion" else 1)
 
 
 def test_a_preset_split_is_one_fold_and_opens_one_test_part(cache: Path, tmp_path: Path) -> None:
