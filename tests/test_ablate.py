@@ -246,6 +246,26 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(cache: Path, tmp_pat
     assert (tmp_path / "run" / "cells" / "last" / "summary.json").exists()
 
 
+def test_the_notes_of_cells_are_said_once_and_a_fitted_fusion_goes_without_an_oracle(
+    cache: Path, tmp_path: Path
+) -> None:
+    fitted = '[[row]]\nname = "{}"\nhead = "late-fusion"\nfusion = "svm"\nlayer = {}\n'
+    base = 'baseline = "text"\n[base]\nreport_oracle = true\nepochs = 1\n[[row]]\nname = "text"\nhead = "text-probe"\n'
+    said: list[str] = []
+    text = base + fitted.format("svm", 9) + fitted.format("svm again", 4)
+    _, done = run(cache, text, tmp_path / "ablation", say=said.append)
+    assert [line.head for line in done.lines] == ["text", "svm", "svm again"]
+    (note,) = (line for line in said if line.startswith("Note: "))
+    assert note.startswith("Note: svm: no oracle figure of late-fusion: svm is fitted on what its members say after")
+    cells = tmp_path / "ablation" / "cells"
+    leaking = {path.parent.name: json.loads(path.read_text())["lines"] for path in cells.glob("*/oracle.json")}
+    assert {name: [line["head"] for line in lines] for name, lines in leaking.items()} == {
+        "text": ["text-probe"],
+        "svm": ["speech-probe", "text-probe"],
+        "svm-again": ["speech-probe", "text-probe"],
+    }
+
+
 def swapped(labels: pd.Series) -> pd.Series:
     return labels.map({"angry": "sad", "sad": "angry"}).fillna(labels)
 
