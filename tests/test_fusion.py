@@ -116,6 +116,23 @@ def test_what_is_read_back_answers_the_same(rule: str, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "fusions").iterdir()] == ["one.safetensors"]
 
 
+def test_the_same_fusion_is_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    """safetensors orders several keys of metadata as a hash seed of its own says, drawn anew each time."""
+    dev, truth = answers(3, 3)
+    for number in range(8):
+        fusion = fit_fusion("svm", dev, truth, "here")
+        save_fusion(tmp_path / f"{number}.safetensors", fusion, ["a", "b@word", "c"], ["x", "y", "z"])
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_fusions_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    about = {"rule": "dev-weighted", "members": json.dumps(["a", "b"]), "labels": json.dumps(["x", "y"])}
+    save_file({"weights": np.array([0.25, 0.75])}, tmp_path / "old.safetensors", about)
+    fusion, members, labels = load_fusion(tmp_path / "old.safetensors")
+    np.testing.assert_array_equal(fusion.arrays["weights"], [0.25, 0.75])
+    assert (fusion.rule, members, labels) == ("dev-weighted", ["a", "b"], ["x", "y"])
+
+
 def test_files_that_are_no_fusion_are_named(tmp_path: Path) -> None:
     with pytest.raises(MmserError, match=r"none\.safetensors: not readable as safetensors"):
         load_fusion(tmp_path / "none.safetensors")

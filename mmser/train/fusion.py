@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -20,6 +20,9 @@ _GRID = 5000
 
 _FINEST = 20
 """Parts that the whole weight is cut into at most: steps of 0.05."""
+
+_ABOUT = "fusion"
+"""Key of the metadata."""
 
 _ARRAYS = {
     "dev-weighted": ("weights",),
@@ -183,7 +186,8 @@ def _svm_values(arrays: dict[str, NDArray], inputs: NDArray[np.float64]) -> NDAr
 
 def save_fusion(path: Path, fusion: Fusion, members: Sequence[str], labels: Sequence[str]) -> None:
     """Write a fusion as safetensors, with its rule, members and classes (or dimensions) as metadata."""
-    about = {"rule": fusion.rule, "members": json.dumps(list(members)), "labels": json.dumps(list(labels))}
+    # under one key: safetensors writes several in an order that changes from process to process, and so do the bytes
+    about = {_ABOUT: json.dumps({"rule": fusion.rule, "members": list(members), "labels": list(labels)})}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     save_file({name: np.ascontiguousarray(array) for name, array in fusion.arrays.items()}, temporary, about)
@@ -198,11 +202,20 @@ def load_fusion(path: Path) -> tuple[Fusion, list[str], list[str]]:
     """
     try:
         with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
+            about = _about(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise MmserError(f"{path}: not readable as safetensors: {error}") from None
-    rule = about.get("rule", "")
-    if set(arrays) != set(_ARRAYS.get(rule, ())) or not {"members", "labels"} <= set(about):
+    rule = about.get("rule")
+    if set(arrays) != set(_ARRAYS.get(str(rule), ())) or not {"members", "labels"} <= set(about):
         raise MmserError(f"{path}: no late fusion (rule {rule!r}); expected one of {', '.join(_ARRAYS)}")
-    return Fusion(rule, arrays), json.loads(about["members"]), json.loads(about["labels"])
+    return Fusion(str(rule), arrays), about["members"], about["labels"]
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What :func:`save_fusion` says of a fusion; earlier versions said it key by key."""
+    if _ABOUT in metadata:
+        about: dict[str, Any] = json.loads(metadata[_ABOUT])
+        return about
+    listed = {name: json.loads(metadata[name]) for name in ("members", "labels") if name in metadata}
+    return {**metadata, **listed}
