@@ -1,5 +1,6 @@
-"""What a word of a transcript is: decided here once, for aligners and for text encoders alike."""
+"""What a word of a transcript is, and which transcript it was: decided here once, for all that read them."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -45,3 +46,8 @@ def word_of_span(words: list[TranscriptWord], start: int, end: int) -> int:
         if overlap > shared:
             best, shared = i, overlap
     return best
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a transcript, in hex: streams keep it, to tell later whether they were made from this very one."""
+    return hashlib.sha256(text.encode()).hexdigest()

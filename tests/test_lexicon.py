@@ -16,6 +16,7 @@ from mmser.errors import ProtocolError
 from mmser.heads.batch import Sequence
 from mmser.heads.bayesian_coattention import StochasticAttention
 from mmser.heads.store import load_head
+from mmser.manifest import Manifest, read_manifest, write_manifest
 from mmser.train.apply import apply
 from mmser.train.lexicon import Lexicon, read_lexicon, weighed
 from mmser.train.packed import Packed
@@ -122,3 +123,33 @@ def test_a_lexicon_and_a_head_that_reads_it_belong_together(cache: Path, tmp_pat
     path = written(tmp_path, "word,weight\nhi,1\n")
     assert "give --lexicon FILE" in trained(cache, tmp_path / "a", "--set", "prior=lexicon").output
     assert "no head here reads one" in trained(cache, tmp_path / "b", "--lexicon", path).output
+
+
+def test_words_are_those_of_the_text_that_was_extracted(tmp_path: Path) -> None:
+    """Another text of as many words would give wrong weights without a word, one of fewer an IndexError."""
+    corpus, cache, out = make_corpus(tmp_path), tmp_path / "cache", tmp_path / "out"
+    given = read_manifest(corpus).table.assign(speaker=list("aabbcc"), label=["hot", "cold"] * 3)
+
+    def extracted(table: pd.DataFrame, *, refresh: bool = False) -> None:
+        write_manifest(Manifest(table, tmp_path), corpus)
+        run(corpus, cache, keep=("word", "utterance"), refresh=refresh)
+
+    chosen = ("--set", "prior=lexicon", "--lexicon", written(tmp_path, "word,weight\nhi,1\n"), "--epochs", 1)
+    extracted(given)
+    assert trained(cache, out, *chosen).exit_code == 0
+    head = sorted((out / "heads").iterdir())[0]
+    edited = given.assign(text=["Yes a word!", *given["text"][1:]])
+    for table, now in (
+        (edited, "'Yes a word!'"),
+        (given.assign(text=["Yes", *given["text"][1:]]), "'Yes'"),
+        (given.drop(columns="text"), "empty"),
+    ):
+        extracted(table)
+        said = f"'u0': text/builtin-tiny was made from another text than the manifest's, which is {now} now"
+        refused = trained(cache, tmp_path / "other", *chosen)
+        assert (refused.exit_code, said in refused.stderr, "--refresh" in refused.stderr) == (1, True, True)
+        with pytest.raises(ProtocolError, match=said):
+            apply(head, Cache(cache), ["u0"])
+        assert trained(cache, tmp_path / "plain", "--epochs", 1).exit_code == 0  # no lexicon, no words to look up
+    extracted(edited, refresh=True)
+    assert trained(cache, tmp_path / "other", *chosen).exit_code == 0

@@ -6,8 +6,9 @@ from mmser.extract.align import ALIGNERS, Aligner, Failed, FromFiles, Spoken, Wa
 from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
 from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit
-from mmser.extract.work import Meter, Work, pick_device, provenance, text_digest
+from mmser.extract.work import Meter, Work, pick_device, provenance
 from mmser.records import Alignment
+from mmser.transcript import text_digest
 from mmser.units import SAMPLE_RATE
 
 

@@ -1,7 +1,6 @@
 """What the stages of one extraction share, and what it leaves behind."""
 
 import csv
-import hashlib
 import os
 import platform
 import shutil
@@ -156,11 +155,6 @@ class Meter:
     def show(self, more: int = 0, more_s: float = 0.0) -> None:
         """Tell the user, counting what is done of the shard at work."""
         self.work.report(self.stream, self.done + more, self.total, self.seconds + more_s)
-
-
-def text_digest(text: str) -> str:
-    """SHA-256 of a transcript, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class UnstorableError(Exception):

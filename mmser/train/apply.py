@@ -149,7 +149,7 @@ def _table(head: Head, about: About, sources: Sources, cache: Cache, ids: Sequen
                 f"{path}: no such file; {about.path} weighs words by an emotion lexicon, which lies in its run folder "
                 "and is not published with it: name the head in the run folder, or put the lexicon there"
             )
-        table = weighed(table, transcripts(cache.manifest, ids), read_lexicon(path))
+        table = weighed(table, transcripts(cache.manifest, ids, sources), read_lexicon(path))
     return table.only(about.granularities, text=kind.needs_text, mel=kind.reads_mel(head.options), links=links)
 
 

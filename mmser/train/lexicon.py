@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
 from mmser.manifest import Manifest
+from mmser.train.features import Sources
 from mmser.train.folder import write_csv
 from mmser.train.packed import Packed
 from mmser.train.table import Table
-from mmser.transcript import transcript_words
+from mmser.transcript import text_digest, transcript_words
 
 LEXICON_FILE = "lexicon.csv"
 """The copy in a run folder: its heads go on to be asked with the weights that they were trained with."""
@@ -75,9 +76,23 @@ def read_lexicon(path: Path) -> Lexicon:
     return Lexicon(weights)
 
 
-def transcripts(manifest: Manifest, ids: Sequence[str]) -> tuple[str, ...]:
-    """The transcripts of utterances, in their order; empty where there is none."""
+def transcripts(manifest: Manifest, ids: Sequence[str], sources: Sources) -> tuple[str, ...]:
+    """The transcripts of utterances, in their order: those that tokens and alignments number the words of.
+
+    Raises:
+        ProtocolError: an utterance's states were made from another transcript than the manifest holds now.
+    """
     texts = {utterance.utterance_id: utterance.text or "" for utterance in manifest.utterances()}
+    for stream in [own for own in (sources.text, sources.align) if own is not None]:
+        made_from = stream.digests("text")
+        for uid in ids:
+            if made_from.get(uid) and made_from[uid] != text_digest(texts[uid]):  # empty where not known
+                now = repr(texts[uid]) if texts[uid] else "empty"
+                raise ProtocolError(
+                    f"utterance {uid!r}: {stream.name} was made from another text than the manifest's, which is {now} "
+                    "now, so that its words cannot be looked up in a lexicon; extract again with --refresh, or put the "
+                    "text back"
+                )
     return tuple(texts[uid] for uid in ids)
 
 
@@ -101,7 +116,7 @@ def weighed(table: Table, texts: Sequence[str], lexicon: Lexicon) -> Table:
 
     Args:
         table: with words (:func:`mmser.train.features.load_table` with alignments).
-        texts: each row's transcript, as it was when tokens and alignments were made.
+        texts: each row's transcript (:func:`transcripts`).
         lexicon: the weights.
     """
     of_words = [np.array([lexicon.of(word.text) for word in transcript_words(text)]) for text in texts]

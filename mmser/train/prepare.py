@@ -97,7 +97,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     if sources.text is not None:
         text_layer_of(sources.text, first.text_layer)
     lexicon = _lexicon(first, members, options)
-    texts = () if lexicon is None else transcripts(manifest, chosen.ids)
+    texts = () if lexicon is None else transcripts(manifest, chosen.ids, sources)
     return [
         Prepared(one, members, options, sources, chosen, kept, own, lexicon, texts)
         for one, own in zip(experiments, layers, strict=True)
