@@ -189,7 +189,7 @@ def test_the_presets_are_grids_of_heads_that_there_are() -> None:
     assert early == {"frame", "phone", "syllable", "word", "phone,syllable,word"}
     assert {own.fusion for own in rows.values() if own.head == "late-fusion"} == {"mean", "concat"}
     heads = {own.head for own in (cell.experiment for cell in grid(preset_text("triantafyllopoulos2021")).cells)}
-    assert heads == {"text-network", "cnn14", "conditioned-cnn14", "late-fusion"}
+    assert heads == {"text-network", "cnn14", "conditioned-cnn14", "conditioned-states", "late-fusion"}
     assert heads - {"late-fusion"} <= set(HEADS)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from mmser.ablate.names import label, name_part, shown, slug
 from mmser.ablate.values import SETTING, experiment_of, options_of
-from mmser.checks import check_choice, did_you_mean
+from mmser.checks import did_you_mean
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
-from mmser.train.members import FUSIONS, head_options, members_of, settled
+from mmser.train.members import FUSIONS, Member, has_setting, head_options, members_of, settled
 from mmser.train.options import Experiment
+from mmser.train.unread import unread_by_heads
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -201,24 +202,24 @@ def _merged(cells: Sequence[Cell], where: str) -> list[Cell]:
 
 def _concerning(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The options without those that its head has no use for: a granularity of text, another head's width."""
-    head = options.get("head", Experiment().head)
+    fuses = options.get("head", Experiment().head) in FUSIONS
+    members = _members(options if fuses else {**options, "members": ()}, where)
+    kinds = [HEADS[member.head] for member in members]
+    mel = any(kind.needs_mel or "spectral" in {f.name for f in fields(kind.options)} for kind in kinds)
+    useless = unread_by_heads(members, mel=mel) | (set() if fuses else {"members", "fusion"})
+    for name in options:
+        if name.startswith(SETTING) and not any(has_setting(own, name.removeprefix(SETTING)) for own in members):
+            useless.add(name)
+    return {name: value for name, value in options.items() if name not in useless}
+
+
+def _members(options: Mapping[str, Any], where: str) -> list[Member]:
+    """The heads that options name."""
+    named = {name: options[name] for name in ("head", "members", "granularity") if name in options}
     try:
-        check_choice("head", head, [*HEADS, *FUSIONS])
+        return members_of(Experiment(**named))
     except ProtocolError as error:
         raise ProtocolError(f"{where}: {error}") from error
-    fuses = head in FUSIONS
-    names = (options.get("members") or FUSIONS[head]) if fuses else (head,)
-    kinds = {name: HEADS[name.partition("@")[0]] for name in names if name.partition("@")[0] in HEADS}
-    speech = [name for name, kind in kinds.items() if kind.needs_speech]
-    settings = {SETTING + f.name for kind in kinds.values() for f in fields(kind.options)}
-    useless = {name for name in options if name.startswith(SETTING)} - settings
-    useless |= set() if speech else {"layer", "try_layers", "speech_stream"}
-    useless |= set() if any("@" not in name for name in speech) else {"granularity"}
-    useless |= set() if any(kind.needs_text for kind in kinds.values()) else {"text_layer", "text_stream"}
-    hears_mel = SETTING + "spectral" in settings or any(kind.needs_mel for kind in kinds.values())
-    useless |= set() if hears_mel else {"mel_stream"}
-    useless |= set() if fuses else {"members", "fusion"}
-    return {name: value for name, value in options.items() if name not in useless}
 
 
 def _checked(options: Mapping[str, Any], where: str) -> Experiment:
@@ -227,7 +228,7 @@ def _checked(options: Mapping[str, Any], where: str) -> Experiment:
     try:
         experiment = settled(asked)
         for member in members_of(experiment):
-            head_options(experiment, member.head)
+            head_options(experiment, member)
     except ProtocolError as error:
         raise ProtocolError(f"{where}: {error}") from error
     return experiment
@@ -235,12 +236,11 @@ def _checked(options: Mapping[str, Any], where: str) -> Experiment:
 
 def _check_settings(base: Mapping[str, Any], axes: Mapping[str, Any], cells: Sequence[Cell], where: str) -> None:
     """Raise ProtocolError for an option of a head that no head of the grid has: a slip of the pen."""
-    known = {
-        f.name for cell in cells for member in members_of(cell.experiment) for f in fields(HEADS[member.head].options)
-    }
+    members = [member for cell in cells for member in members_of(cell.experiment)]
     for name in (*base, *axes):
         own = name.removeprefix(SETTING)
-        if own != name and own not in known:
+        if own != name and not any(has_setting(member, own) for member in members):
+            known = {f.name for member in members for f in fields(HEADS[member.head].options)}
             raise ProtocolError(
                 f"{where}: no head here has an option {own!r}{did_you_mean(own, sorted(known))}; there are "
                 f"{', '.join(sorted(known))}"

@@ -44,7 +44,7 @@ def options_of(table: Mapping[str, Any], where: str, *, lists: bool = False) -> 
         if name == "set":
             if not isinstance(value, Mapping):
                 raise ProtocolError(f"{where}: set is {value!r}; expected a table, as set = {{ width = 64 }}")
-            for own, setting in value.items():
+            for own, setting in _unfolded(value).items():
                 _put(found, SETTING + own, setting, where, lists)
         elif name in OPTIONS:
             _put(found, _NAMED.get(name, name), value, where, lists)
@@ -52,6 +52,14 @@ def options_of(table: Mapping[str, Any], where: str, *, lists: bool = False) -> 
             raise ProtocolError(
                 f"{where}: no option {given!r}{did_you_mean(name, [*OPTIONS, 'set'])}; known: {', '.join(OPTIONS)}, set"
             )
+    return found
+
+
+def _unfolded(table: Mapping[str, Any]) -> dict[str, Any]:
+    """``coattention.width``, of one member alone, is a table in a table to TOML."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        found |= {f"{name}.{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {name: value}
     return found
 
 

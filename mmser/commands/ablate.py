@@ -134,6 +134,7 @@ def _text_of(path: Path) -> str:
 
 def _show_plan(grid: "Grid", plan: "Plan") -> None:
     from mmser.show import duration, print_table
+    from mmser.train.unread import unread_note
 
     unlike = len({group.num_utterances for group in plan.groups}) > 1
     rows = [
@@ -150,6 +151,8 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
         on = ("utterances",) if unlike else ()
         print_table(("cells that train as one", *on, "heads", "shared", "at most"), rows)
     _show_utterances(plan)
+    for note in dict.fromkeys(note for cell in grid.cells for note in unread_note(cell.experiment)):
+        click.echo(f"Note: {note}")
     heads, seconds = sum(group.num_heads for group in plan.groups), sum(group.seconds for group in plan.groups)
     done = f", {len(plan.finished)} finished" if plan.finished else ""
     failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""

@@ -46,7 +46,9 @@ _HEAD = (
         "mmer-cross, attention-pool, aligned-words, film, moe, cnn14, conditioned-cnn14, conditioned-states, "
         "text-network, late-fusion.",
     ),
-    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Option of the head (mmser heads)."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="[MEMBER.]NAME=VALUE", help="Option of the head (mmser heads)."
+    ),
     _option("members", "Of late-fusion: HEAD@GRANULARITY,HEAD,..."),
     _option("fusion", "How members are combined.", click.Choice(FUSION_RULES)),
     _option("lexicon", "Table of word, weight: bayesian-coattention's prior=lexicon.", metavar="FILE"),
@@ -125,7 +127,7 @@ def experiment_of(options: dict[str, Any]) -> Experiment:
     """
     wrong = [pair for pair in options["settings"] if "=" not in pair]
     if wrong:
-        raise ProtocolError(f"--set {wrong[0]}: expected NAME=VALUE")
+        raise ProtocolError(f"--set {wrong[0]}: expected NAME=VALUE, or MEMBER.NAME=VALUE")
     settings = dict(pair.split("=", 1) for pair in options.pop("settings"))
     options["dimension_weights"] = _numbers("dimension-weights", options["dimension_weights"])
     for name in ("learning_rate", "weight_decay"):

@@ -27,14 +27,22 @@ def command_of(experiment: Mapping[str, Any], cache: str | Path, out: str | Path
     >>> command_of(asdict(Experiment(layer="9", settings={"width": 64})), "cache/emodb")
     'mmser train-head cache/emodb --layer 9 --set width=64'
     """
-    preset = _preset(experiment)
-    words = ["mmser", "train-head", str(cache), *(("--protocol", experiment["protocol"]) if preset else ())]
-    usual = _flat({**asdict(Experiment()), **preset})
-    asked = {**usual, **_flat(experiment)}  # a run folder of an older version lacks what is newer
-    for name in usual:
-        if name != "protocol" and asked[name] != usual[name]:
-            words += _option(name, asked[name])
+    preset = experiment["protocol"] if _preset(experiment) else ""
+    words = ["mmser", "train-head", str(cache), *(("--protocol", preset) if preset else ())]
+    words += [word for own in given_options(experiment).values() for word in own]
     return shlex.join([*words, *(["--out", str(out)] if out is not None else [])])
+
+
+def given_options(experiment: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The words of a command, by field, for what differs from the preset's and mmser's defaults.
+
+    >>> given_options(asdict(Experiment(layer="9", protocol="leave-one-session-out", folds="session")))
+    {'layer': ['--layer', '9']}
+    """
+    usual = _flat({**asdict(Experiment()), **_preset(experiment)})
+    asked = {**usual, **_flat(experiment)}  # a run folder of an older version lacks what is newer
+    names = [name for name in usual if name != "protocol" and asked[name] != usual[name]]
+    return {name: _option(name, asked[name]) for name in names}
 
 
 def unsaid(experiment: Mapping[str, Any]) -> dict[str, Any]:

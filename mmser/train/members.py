@@ -1,6 +1,6 @@
 """Which heads an experiment trains: the head that is named, or the members of a late fusion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -91,13 +91,11 @@ def settled(experiment: Experiment) -> Experiment:
     Raises:
         ProtocolError: a setting that no member has, or a value of another type.
     """
-    kinds = _kinds(experiment)
-    unknown = sorted(set(experiment.settings) - set(kinds))
-    if unknown:
-        meant = did_you_mean(unknown[0], kinds)
-        raise ProtocolError(
-            f"no option {unknown[0]!r} of {experiment.head}{meant}; there are {', '.join(sorted(kinds)) or 'none'}"
-        )
+    members = members_of(experiment)
+    kinds = _kinds(experiment.settings, members)
+    for name in experiment.settings:
+        if name not in kinds:
+            _refuse(name, experiment.head, members)
     own = {name: _typed(name, value, kinds[name]) for name, value in experiment.settings.items()}
     rates = {name: _number_if_alone(getattr(experiment, name)) for name in _RATES}
     return replace(experiment, settings=own, **rates)
@@ -111,9 +109,10 @@ def settled_like(stored: Mapping[str, Any], asked: Experiment) -> dict[str, Any]
     """
     if stored.get("head") != asked.head or stored.get("members") != list(asked.members):
         return dict(stored)
-    settings, kinds = stored.get("settings"), _kinds(asked)
+    settings = stored.get("settings")
     found = {name: _number_if_alone(value) if name in _RATES else value for name, value in stored.items()}
     if isinstance(settings, Mapping):
+        kinds = _kinds(settings, members_of(asked))
         found["settings"] = {n: _typed(n, value, kinds[n]) if n in kinds else value for n, value in settings.items()}
     return found
 
@@ -122,24 +121,65 @@ def _number_if_alone(rate: Any) -> Any:
     return rate[0] if isinstance(rate, (tuple, list)) and len(rate) == 1 else rate
 
 
-def _kinds(experiment: Experiment) -> dict[str, Any]:
-    """The type of each option that a member has; None where two members do not agree about it."""
+def has_setting(member: Member, setting: str) -> bool:
+    """Whether a setting is for a member: ``width`` is for all, ``MEMBER.width`` for those of that name or head.
+
+    >>> member = Member("coattention@word", "coattention", ("word",))
+    >>> [has_setting(member, name) for name in ("width", "coattention.width", "coattention@word.width", "film.width")]
+    [True, True, True, False]
+    """
+    owner, _, option = setting.rpartition(".")
+    return owner in ("", member.head, member.name) and option in _types(member)
+
+
+def _types(member: Member) -> dict[str, Any]:
+    """The type of each of its options."""
+    return {own.name: own.type for own in fields(HEADS[member.head].options)}
+
+
+def _kinds(settings: Iterable[str], members: Sequence[Member]) -> dict[str, Any]:
+    """The type of each setting that a member has; None where two members do not agree about it."""
     kinds: dict[str, Any] = {}
-    for member in members_of(experiment):
-        for own in fields(HEADS[member.head].options):
-            kinds[own.name] = own.type if kinds.get(own.name, own.type) is own.type else None
+    for name in settings:
+        types = {_types(member)[name.rpartition(".")[2]] for member in members if has_setting(member, name)}
+        if types:
+            kinds[name] = types.pop() if len(types) == 1 else None
     return kinds
 
 
-def head_options(experiment: Experiment, head: str) -> Any:
-    """The options of a member, with the experiment's settings where the head has such an option.
+def _refuse(setting: str, head: str, members: Sequence[Member]) -> None:
+    """Raise ProtocolError about a setting that no member has."""
+    owner, _, option = setting.rpartition(".")
+    meant = [member for member in members if owner in ("", member.head, member.name)]
+    if not meant:
+        names = [member.name for member in members]
+        raise ProtocolError(
+            f"--set {setting}: {owner!r} is no member of {head}{did_you_mean(owner, names)}; there are "
+            f"{', '.join(names)}"
+        )
+    known = sorted({name for member in meant for name in _types(member)})
+    raise ProtocolError(
+        f"no option {option!r} of {owner or head}{did_you_mean(option, known)}; there are {', '.join(known) or 'none'}"
+    )
+
+
+def head_options(experiment: Experiment, member: Member) -> Any:
+    """The options of a member: settings of its own before those of all members with its head, before those of all.
 
     Raises:
-        ProtocolError: a setting that no member has, or a value of another type.
+        ProtocolError: a setting that no member has, or a value that this one cannot take.
     """
-    own = {f.name: f.type for f in fields(HEADS[head].options)}
-    settings = settled(experiment).settings
-    return HEADS[head].options(**{n: _typed(n, value, own[n]) for n, value in settings.items() if n in own})
+    settings, types = settled(experiment).settings, _types(member)
+    found: dict[str, tuple[str, Any]] = {}
+    for owner in ("", member.head, member.name):
+        named = {f"{owner}.{option}".lstrip("."): option for option in types}
+        found |= {option: (name, settings[name]) for name, option in named.items() if name in settings}
+    try:
+        typed = {option: _typed(name, value, types[option]) for option, (name, value) in found.items()}
+        return HEADS[member.head].options(**typed)
+    except ProtocolError as error:
+        alone = "; one member alone is set by --set MEMBER.NAME=VALUE" if experiment.head in FUSIONS else ""
+        raise ProtocolError(f"{member.name}: {error}{alone}") from error
 
 
 def check_words(members: Sequence[Member], options: Sequence[Any]) -> None:

@@ -84,7 +84,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     first = experiments[0]
     assert all(shape_of(one) == shape_of(first) for one in experiments), "train experiments of other shapes apart"
     members = members_of(first)
-    options = [head_options(first, member.head) for member in members]
+    options = [head_options(first, member) for member in members]
     sources = _sources(cache, members, options, first)
     check_words(members, options)
     manifest = cache.manifest

@@ -1,0 +1,77 @@
+"""When each option is read; one that is given where nothing reads it changes nothing, and a note says so.
+
+What contradicts itself (members of what is no fusion, soft labels for ratings alone) is refused where it is read, and
+not told here; all other options are always read.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from mmser.heads import HEADS
+from mmser.train.command import given_options
+from mmser.train.members import Member, head_options, members_of
+from mmser.train.options import Experiment
+
+
+def unread_by_heads(members: Sequence[Member], *, mel: bool) -> set[str]:
+    """Fields of an experiment that say which states are read, of a kind that none of these heads reads.
+
+    Args:
+        members: the heads.
+        mel: whether one of them reads log-mel frames.
+    """
+    hear = [member for member in members if HEADS[member.head].needs_speech]
+    read = {
+        "layer": bool(hear),
+        "try_layers": bool(hear),
+        "speech_stream": bool(hear),
+        "granularity": any("@" not in member.name for member in hear),
+        "text_layer": any(HEADS[member.head].needs_text for member in members),
+        "text_stream": any(HEADS[member.head].needs_text for member in members),
+        "mel_stream": mel,
+    }
+    return {name for name, is_read in read.items() if not is_read}
+
+
+def unread_fields(experiment: Experiment) -> set[str]:
+    """Fields of an experiment and of its training that nothing in it reads.
+
+    >>> sorted(unread_fields(Experiment(head="text-probe", try_layers=("3", "9"))) & {"try_layers", "epochs"})
+    ['try_layers']
+
+    Raises:
+        ProtocolError: a setting that no member has, or cannot take.
+    """
+    members, training = members_of(experiment), experiment.training
+    mel = any(HEADS[member.head].reads_mel(head_options(experiment, member)) for member in members)
+    read = {
+        "layer": not experiment.try_layers,
+        "label": experiment.has_classes,
+        "labels": experiment.has_classes,
+        "class_weights": experiment.has_classes,
+        "label_smoothing": experiment.has_classes,
+        "dimensions": experiment.has_ratings,
+        "dimension_weights": experiment.has_ratings,
+        "categorical_weight": experiment.has_classes and experiment.has_ratings,
+        "metric_temperature": training.metric_weight > 0,
+        "dev_share": experiment.dev == "speaker",
+        "dev_seed": experiment.dev == "speaker",
+        "momentum": training.optimiser == "sgd",
+        "crop_s": mel,
+    }
+    return {name for name, is_read in read.items() if not is_read} | unread_by_heads(members, mel=mel)
+
+
+def unread_note(experiment: Experiment) -> list[str]:
+    """What the user should know, in one sentence: options that were given and that nothing reads; none, no sentence.
+
+    An option that has its default, or what its protocol sets, was not given.
+
+    >>> unread_note(Experiment(head="text-probe", granularity="phone", layer="9", seeds=5))
+    ['not read by text-probe: --granularity phone --layer 9']
+    """
+    unread, given = unread_fields(experiment), given_options(asdict(experiment))
+    words = [word for name, own in given.items() if name in unread for word in own]
+    task = "" if experiment.task == "categorical" else f" ({experiment.task})"
+    return [f"not read by {experiment.head}{task}: {shlex.join(words)}"] if words else []
