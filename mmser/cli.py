@@ -32,6 +32,8 @@ from mmser.errors import MmserError
 EXIT_INTERRUPTED = 130
 _DISK_SAYS_NO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Full, over quota, read-only, not allowed: the user's to mend."""
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""A file where a folder is asked for or the other way round, or a name that no file can have."""
 
 
 class _Commands(click.Group):
@@ -43,6 +45,10 @@ class _Commands(click.Group):
         except MmserError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
+            if error.errno in _IN_THE_WAY:
+                raise click.ClickException(
+                    f"{error.filename2 or error.filename}: {os.strerror(error.errno)}; give another path to write to"
+                ) from error
             if error.errno not in _DISK_SAYS_NO:
                 raise
             where = f" ({error.filename})" if error.filename else ""

@@ -315,6 +315,42 @@ def test_mistakes_are_one_line_and_leave_nothing(cache: Path, inside: Path, argu
     assert not list(Path("runs").rglob("config.json"))
 
 
+@pytest.mark.parametrize("out", ["file", "file/run", "file/runs/run", "n" * 300])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train-head", "--head", "text-probe", "--epochs", "1"],
+        ["ablate", "--preset", "superb", "--set-base", "folds=speaker", "--set-base", "epochs=1", "--quiet"],
+        ["cache", "export", "--stream", FRAMES, "--granularity", "frame"],
+    ],
+    ids=["train-head", "ablate", "cache-export"],
+)
+def test_what_is_in_the_way_of_a_folder_is_named(cache: Path, inside: Path, command: list[str], out: str) -> None:
+    Path("file").write_text("mine")
+    result = mmser(*command, cache, "--out", out)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {out.rpartition('/')[0]}")
+    assert result.stderr.endswith((" to write to\n", "give another --out\n"))
+    assert result.stderr.count("\n") == 1
+    assert ([path.name for path in inside.iterdir()], Path("file").read_text()) == (["file"], "mine")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "head", "--onnx"],
+        ["predict", "head", "a.wav", "--out"],
+        ["transcribe", "m.csv", "--model", "ctc", "--out"],
+        ["manifest", "emodb", "emodb", "--out"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_folder_in_the_way_of_a_file_is_named_before_the_work(inside: Path, command: list[str]) -> None:
+    Path("a.csv").mkdir()
+    result = mmser(*command, "a.csv")
+    assert (result.exit_code, "File 'a.csv' is a directory" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--normalise", "session"]])
 def test_what_click_knows_to_be_wrong(cache: Path, inside: Path, arguments: list[str]) -> None:
     result = mmser("train-head", cache, *arguments)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("corpus")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Manifest to write (.csv, ...). [default: CORPUS.csv]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Manifest to write (.csv, ...). [default: CORPUS.csv]",
+)
 @click.option(
     "--textgrids",
     type=click.Path(path_type=Path),

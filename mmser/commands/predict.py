@@ -40,7 +40,9 @@ def _with_aligner_options(command: Any) -> Any:
 @click.option("--speaker", default="", show_default=False, help="Who speaks in all recordings.")
 @click.option("--fold", help="Of a run folder: only the heads that were tested on this fold. [default: all heads]")
 @click.option("--cache", "cache_path", type=click.Path(path_type=Path), help="Keep the states here, for the next time.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write it here, .csv or .json. [default: print it]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it here, .csv or .json. [default: print it]"
+)
 @click.option("--speech-model", help="Where the speech encoder lies, if the head's came from a local FOLDER.")
 @click.option("--text-model", help="The same for the text encoder.")
 @click.option("--batch-seconds", type=float, help="Padded audio in a batch. [default: what suits the device]")

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("head", type=click.Path(path_type=Path))
 @click.option(
-    "--onnx", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="ONNX file to write."
+    "--onnx",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="ONNX file to write.",
 )
 @with_output
 def export(head: Path, path: Path, output: Output) -> None:

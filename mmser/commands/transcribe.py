@@ -47,7 +47,7 @@ def _recognition_options(command: Any) -> Any:
 
 @click.command()
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The manifest to write.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The manifest to write.")
 @click.option("--column", default=COLUMN, help="Of the recognised text.")
 @_recognition_options
 @with_output
