@@ -7,6 +7,15 @@ import pytest
 from small_corpus import mmser
 
 from mmser.heads import HEADS
+from mmser.heads.told import _below_fields
+from mmser.train.options import Experiment, Training
+
+SOURCES = ("[S]", "[C]", "[M]", "[D]", "[A]", "Ours")
+NAMES = {
+    *("head", "protocol", "folds", "test_split", "dev_seed", "label", "labels", "soft", "dimensions", "require"),
+    *("settings", "report_oracle", "lexicon", "speech_stream", "text_stream", "mel_stream", "device", "training"),
+}
+"""Fields of an experiment that name something: a column, a file, a stream, this machine. They come from the user."""
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -14,14 +23,21 @@ def test_every_option_is_told_with_its_default(kind: str) -> None:
     (told,) = json.loads(mmser("heads", kind, "--json").stdout)["heads"]
     asked = {own.name: own.default for own in fields(HEADS[kind].options)}
     assert {option["name"]: option["default"] for option in told["options"]} == asked
-    sources = ("[S]", "[C]", "[M]", "[D]", "[A]", "Ours")
-    unsourced = [one["name"] for one in told["options"] if not any(mark in one["about"] for mark in sources)]
+    unsourced = [one["name"] for one in told["options"] if not any(mark in one["about"] for mark in SOURCES)]
     assert not unsourced
     shown = mmser("heads", kind)
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert [line.removeprefix("--set ") for line in shown.stdout.splitlines() if line.startswith("--set ")] == [
         f"{name}={default}" for name, default in asked.items()
     ]
+
+
+def test_options_outside_heads_have_a_source_too() -> None:
+    for options in (Experiment, Training):
+        told = _below_fields(options)
+        assert set(told) == {own.name for own in fields(options)}
+        unsourced = {name for name, about in told.items() if not any(mark in about for mark in SOURCES)}
+        assert unsourced == (NAMES if options is Experiment else set())
 
 
 def test_all_heads_are_named_with_what_they_read() -> None:

@@ -1,4 +1,9 @@
-"""What a training is asked to do. Every default is here, once; the command line shows them (and so loads no torch)."""
+"""What a training is asked to do. Every default is here, once; the command line shows them (and so loads no torch).
+
+Marks, as those of heads' options: [S] stated by the source named, [C] in public code, [M] remembered, [D] our default;
+what names a column, a file, a stream or this machine has none. Zhao et al. is arXiv 2207.04697, Triantafyllopoulos et
+al. is arXiv 2110.06650.
+"""
 
 import math
 from collections.abc import Mapping
@@ -22,51 +27,55 @@ TOKEN = "token"
 
 @dataclass(frozen=True)
 class Training:
-    """How to train; the same for all runs of a stack. Defaults are ours where no source is named."""
+    """How to train; the same for all runs of a stack."""
 
     epochs: int = 50
-    """At most."""
+    """At most [D]; for CNN14 60 (Triantafyllopoulos et al. [M])."""
     batch_size: int = 32
-    """Utterances a step. The last batch of an epoch may be smaller; its loss is the mean over what it has."""
+    """Utterances a step. The last batch of an epoch may be smaller; its loss is the mean over what it has.
+    [D]; for CNN14 32 as well (Triantafyllopoulos et al. [M])."""
     patience: int = 10
-    """Epochs without a better dev score after which a run stops."""
+    """Epochs without a better dev score after which a run stops [D]."""
     optimiser: str = "adamw"
-    """``adamw``, or ``sgd`` with Nesterov's momentum, under which runs train one by one (and weight decay is L2)."""
+    """``adamw`` [D], or ``sgd`` with Nesterov's momentum (Triantafyllopoulos et al. for CNN14 [M]), under which runs
+    train one by one (and weight decay is L2)."""
     momentum: float = 0.9
-    """SGD: share of the step before that is kept (Triantafyllopoulos et al. 2023 for CNN14)."""
+    """SGD: share of the step before that is kept (Triantafyllopoulos et al. for CNN14 [M])."""
     crop_s: float = 5.0
     """Seconds of log-mel frames that a training utterance is cut to, at a place drawn anew each epoch; 0: never cut
-    (Triantafyllopoulos et al. 2023 for CNN14). Dev and test utterances are always whole."""
+    (Triantafyllopoulos et al. for CNN14 [M]). Dev and test utterances are always whole."""
     beta1: float = 0.9
-    """AdamW: decay of the mean gradient (Kingma and Ba 2015)."""
+    """AdamW: decay of the mean gradient (Kingma and Ba 2015 [S])."""
     beta2: float = 0.999
-    """AdamW: decay of the mean square (Kingma and Ba 2015)."""
+    """AdamW: decay of the mean square (Kingma and Ba 2015 [S])."""
     epsilon: float = 1e-8
-    """AdamW: added to the root (Kingma and Ba 2015)."""
+    """AdamW: added to the root (Kingma and Ba 2015 [S])."""
     clip_norm: float = 1.0
     """Longest gradient of one run, as a Euclidean norm; longer ones are scaled down. 0: no limit. SUPERB's recipes
-    clip at 1."""
+    clip at 1 [C]."""
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes."""
+    """Share of the target spread evenly over all classes [D]."""
     class_weights: str = "none"
-    """``none``, or ``balanced``: n / (classes x n_class), counted on the run's own training rows."""
+    """``none`` [D], or ``balanced``: n / (classes x n_class), counted on the run's own training rows (for CNN14,
+    Triantafyllopoulos et al. [M])."""
     normalise: str = "global"
-    """``global``: each feature standardised by the run's own training rows; ``none``."""
+    """``global`` [D]: each feature standardised by the run's own training rows; ``none``."""
     schedule: str = "constant"
-    """Of the learning rate, over a run's own steps: ``constant``, ``linear`` or ``cosine``, the last two to 0."""
+    """Of the learning rate, over a run's own steps: ``constant`` [D], ``linear`` or ``cosine``, the last two to 0."""
     warmup: float = 0.0
-    """Share of a run's steps in which the rate first rises in a line."""
+    """Share of a run's steps in which the rate first rises in a line [D]."""
     categorical_weight: float = 0.5
-    """Of the cross-entropy where classes and dimensions are learnt together; the CCC loss has the rest."""
+    """Of the cross-entropy where classes and dimensions are learnt together; the CCC loss has the rest
+    [D]."""
     dimension_weights: tuple[float, ...] = ()
-    """Of each dimension in the CCC loss; empty: all equal."""
+    """Of each dimension in the CCC loss; empty: all equal [D]."""
     metric_weight: float = 0.0
     """Of a metric-learning loss that is added where classes are told: supervised contrast between the utterances of a
-    batch (Khosla et al. 2020, arXiv 2004.11362) on what the head's last layer sees. 0: none."""
+    batch (Khosla et al. 2020, arXiv 2004.11362) on what the head's last layer sees. 0: none [D]."""
     metric_temperature: float = 0.1
-    """Divides the cosines in that loss (theirs: 0.1)."""
+    """Divides the cosines in that loss (theirs: 0.1 [M])."""
     memory_gb: float = 0.0
-    """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise."""
+    """What a stack may occupy beside the features. 0: half of what is free on a GPU, 4 GB otherwise [D]."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
@@ -105,15 +114,16 @@ class Experiment:
     head: str = "coattention"
     """A head of :data:`mmser.heads.HEADS`, or ``late-fusion``."""
     granularity: str = "word"
-    """Speech states that the head sees: frame, phone, syllable, word or utterance; several (``phone,word``) for one
-    head that sees them all."""
+    """Speech states that the head sees: frame, phone, syllable, word (Zhao et al. [S]; which alone, [D]) or utterance
+    (ours); several (``phone,word``) for one head that sees them all."""
     layer: str = "mix"
     """Speech layer: its number, ``-1`` for the last that is stored, several (``4,8,12``) for a learned weighted sum of
-    those, or ``mix`` for one of all."""
+    those, or ``mix`` for one of all (SUPERB [S]; for other heads than its probe, [D])."""
     text_layer: int | None = None
-    """Text layer; None: the last that is stored."""
+    """Text layer; None: the last that is stored [D]."""
     task: str = "categorical"
-    """``categorical`` (classes), ``dimensional`` (ratings), or ``both`` by one head."""
+    """``categorical`` (classes) or ``dimensional`` (ratings; both tasks in Triantafyllopoulos et al. [S]), or ``both``
+    by one head; ours."""
     protocol: str = ""
     """The preset that folds, dev part and the like were taken from (:mod:`mmser.train.presets`); a record alone."""
     folds: str = "speaker"
@@ -122,9 +132,9 @@ class Experiment:
     """Which test part to open, where the ``split`` column holds several (``Test1``); the others are left out."""
     dev: str = "next"
     """``next``: the next value of the fold column selects, or the dev part of given splits; ``speaker``: speakers held
-    out of the training part."""
+    out of the training part. [D]"""
     dev_share: float = 0.2
-    """Share of the training part's speakers that are held out; at least one is."""
+    """Share of the training part's speakers that are held out; at least one is [D]."""
     dev_seed: int = 0
     """Which speakers: drawn anew for each fold, the same for all its runs."""
     label: str = "label"
@@ -138,30 +148,31 @@ class Experiment:
     """Columns of the ratings to predict, where the task has ratings."""
     missing: str = "drop"
     """An utterance that lacks some of the states a head reads (no recording, no words): ``drop`` it, or ``keep`` it
-    with an empty sequence as long as it has others."""
+    with an empty sequence as long as it has others [D]."""
     require: str | None = None
     """States that an utterance must have beside those that the heads read (``phone,word,token``), so that unlike heads
     are trained and tested on the same utterances; whatever ``missing`` says."""
     seeds: int = 1
-    """Runs of each fold, with seeds 0, 1, ..."""
+    """Runs of each fold, with seeds 0, 1, ... [D]"""
     normalise: str = "global"
-    """``global``: features standardised by the training part; ``speaker``: speech by each speaker's own recordings, the
-    test speaker's too, without labels, and text by the training part; ``none``."""
+    """``global`` [D]: features standardised by the training part; ``speaker``: speech by each speaker's own recordings,
+    the test speaker's too, without labels, and text by the training part; ``none``."""
     members: tuple[str, ...] = ()
     """Of a late fusion: heads, each optionally ``HEAD@GRANULARITY`` or ``HEAD@phone+word``; empty: speech-probe and
-    text-probe."""
+    text-probe [D]."""
     fusion: str = "mean"
-    """How a late fusion combines its members: the ``mean`` of their answers; ``dev-weighted``, ``svm`` or, of classes
-    alone, ``logistic``, fitted on dev predictions (:mod:`mmser.train.fusion`); ``concat``: a linear layer on what the
-    members' last layers see, trained as they are."""
+    """How a late fusion combines its members, which Zhao et al. do not settle: the ``mean`` of their answers [D] (for
+    CNN14 and text, Triantafyllopoulos et al. [M]); ``dev-weighted`` (ours), ``svm`` (arXiv 2210.14495 [S]) or, of
+    classes alone, ``logistic`` (ours), fitted on dev predictions (:mod:`mmser.train.fusion`); ``concat`` (ours): a
+    linear layer on what the members' last layers see, trained as they are."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head (width, dropout, pooling, ...) that differ from its defaults."""
     learning_rate: float | tuple[float, ...] = 1e-3
-    """AdamW's; several are tried, and each fold's dev part chooses."""
+    """AdamW's or SGD's [D]; several are tried, and each fold's dev part chooses."""
     weight_decay: float | tuple[float, ...] = 1e-2
-    """AdamW's, decoupled; several are tried likewise."""
+    """AdamW's, decoupled, or SGD's [D]; several are tried likewise."""
     try_layers: tuple[str, ...] = ()
-    """Speech layers to try one by one, in place of ``layer``; each fold's dev part chooses."""
+    """Speech layers to try one by one, in place of ``layer``; each fold's dev part chooses. None [D]."""
     report_oracle: bool = False
     """Also say what choosing the epoch on the test part would have given. It changes nothing else."""
     lexicon: str = ""
