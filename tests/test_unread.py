@@ -16,7 +16,7 @@ from mmser.train.command import _UNSAID
 from mmser.train.options import Experiment, Training
 from mmser.train.presets import PRESETS
 from mmser.train.run import train_head
-from mmser.train.unread import unread_fields, unread_note
+from mmser.train.unread import unread_fields, unread_notes
 
 ALWAYS = {
     *(
@@ -127,13 +127,13 @@ def test_what_is_read_is_not_told() -> None:
 def test_presets_are_told_nothing_for_what_they_set(task: str) -> None:
     for name, preset in PRESETS.items():
         asked = Experiment(**{**preset.settings, "protocol": name, "task": task})
-        assert not unread_note(asked)
+        assert not unread_notes(asked)
 
 
 def test_grids_that_come_with_mmser_ask_for_nothing_that_is_not_read() -> None:
     for name in preset_names():
         for cell in read_grid(preset_text(name), name, stored_layers=[0, 4]).cells:
-            assert not unread_note(cell.experiment)
+            assert not unread_notes(cell.experiment)
 
 
 def test_whoever_gives_one_is_told_once_it_is_trained(cache: Path, tmp_path: Path) -> None:

@@ -134,7 +134,6 @@ def _text_of(path: Path) -> str:
 
 def _show_plan(grid: "Grid", plan: "Plan") -> None:
     from mmser.show import duration, print_table
-    from mmser.train.unread import unread_note
 
     unlike = len({group.num_utterances for group in plan.groups}) > 1
     rows = [
@@ -151,8 +150,7 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
         on = ("utterances",) if unlike else ()
         print_table(("cells that train as one", *on, "heads", "shared", "at most"), rows)
     _show_utterances(plan)
-    for note in dict.fromkeys(note for cell in grid.cells for note in unread_note(cell.experiment)):
-        click.echo(f"Note: {note}")
+    _show_unread(grid)
     heads, seconds = sum(group.num_heads for group in plan.groups), sum(group.seconds for group in plan.groups)
     done = f", {len(plan.finished)} finished" if plan.finished else ""
     failing = f", {len(plan.failures)} that this cache cannot serve" if plan.failures else ""
@@ -179,6 +177,18 @@ def _show_utterances(plan: "Plan") -> None:
         )
     elif reasons:
         click.echo(f"Cells are on {counts[0]} utterances; left out: {counted(reasons)}")
+
+
+def _show_unread(grid: "Grid") -> None:
+    """Say which options the file gives to heads that do not read them."""
+    from mmser.train.unread import unread_options
+
+    heads: dict[str, list[str]] = {}
+    for cell in grid.cells:
+        heads.setdefault(unread_options(cell.experiment), []).append(cell.experiment.head)
+    for words, own in heads.items():
+        if words:
+            click.echo(f"Note: not read by {', '.join(dict.fromkeys(own))}: {words}")
 
 
 def _plan_json(plan: "Plan") -> dict[str, Any]:

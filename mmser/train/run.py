@@ -23,7 +23,7 @@ from mmser.train.part import Part, Tested
 from mmser.train.plan import Trained
 from mmser.train.prepare import Prepared, device_of, part_of, prepare, read_states
 from mmser.train.results import Outcome
-from mmser.train.unread import unread_note
+from mmser.train.unread import unread_notes
 
 
 def train_head(
@@ -119,7 +119,7 @@ def _finish(one: Prepared, tested: list[Tested], folder: Path, report: Report, t
     if dev_scores:
         write_csv(pd.DataFrame(dev_scores), folder / "trials.csv")
     fused = [own.note for own in tested if own.note]
-    notes = [*one.chosen.notes, *unread_note(experiment), *fused, *without_oracle(experiment)]
+    notes = [*one.chosen.notes, *unread_notes(experiment), *fused, *without_oracle(experiment)]
     return conclude(folder, outcomes, oracle, one.chosen, one.kept, notes)
 
 

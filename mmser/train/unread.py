@@ -63,15 +63,20 @@ def unread_fields(experiment: Experiment) -> set[str]:
     return {name for name, is_read in read.items() if not is_read} | unread_by_heads(members, mel=mel)
 
 
-def unread_note(experiment: Experiment) -> list[str]:
-    """What the user should know, in one sentence: options that were given and that nothing reads; none, no sentence.
+def unread_options(experiment: Experiment) -> str:
+    """Options that were given and that nothing reads, as a command has them; "" where there are none.
 
     An option that has its default, or what its protocol sets, was not given.
 
-    >>> unread_note(Experiment(head="text-probe", granularity="phone", layer="9", seeds=5))
-    ['not read by text-probe: --granularity phone --layer 9']
+    >>> unread_options(Experiment(head="text-probe", granularity="phone", layer="9", seeds=5))
+    '--granularity phone --layer 9'
     """
     unread, given = unread_fields(experiment), given_options(asdict(experiment))
-    words = [word for name, own in given.items() if name in unread for word in own]
+    return shlex.join(word for name, own in given.items() if name in unread for word in own)
+
+
+def unread_notes(experiment: Experiment) -> list[str]:
+    """What the user should know of :func:`unread_options`, in a sentence, if there are any."""
+    told = unread_options(experiment)
     task = "" if experiment.task == "categorical" else f" ({experiment.task})"
-    return [f"not read by {experiment.head}{task}: {shlex.join(words)}"] if words else []
+    return [f"not read by {experiment.head}{task}: {told}"] if told else []
