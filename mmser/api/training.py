@@ -54,7 +54,8 @@ def train_head(
         quiet: show no progress.
         options: the other fields of :class:`~mmser.train.options.Experiment` and
             :class:`~mmser.train.options.Training` (``normalise="speaker"``, ``learning_rate=(1e-4, 1e-3)``,
-            ``epochs=20``), and the head's own options (``width=64``).
+            ``epochs=20``), and the head's own options (``width=64``); those of one member of a late fusion as
+            ``settings={"coattention@word.width": 64}``.
 
     Returns:
         The finished run folder.
