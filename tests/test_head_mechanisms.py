@@ -29,13 +29,16 @@ def torchs(attention: Attention) -> nn.MultiheadAttention:
     return theirs
 
 
-def ask(block: Block, query: Tensor, context: Tensor, focus: float = 1.0) -> Tensor:
-    """A block on one utterance: (T, width) asks (N, width)."""
+def ask(
+    block: Block, query: Tensor, context: Tensor, options: object, focus: float = 1.0, prior: Tensor | None = None
+) -> Tensor:
+    """A block on one utterance: (T, width) asks (N, width), of which each has a ``prior`` (N,)."""
     theirs = torchs(block.attention)
     theirs.in_proj_weight.data[: query.shape[-1]] *= focus
     theirs.in_proj_bias.data[: query.shape[-1]] *= focus
-    values = block.attention_norm(query + theirs(query[None], context[None], context[None])[0][0])
-    if block.expand is None:
+    added = None if prior is None else prior.expand(len(query), -1)
+    values = block.attention_norm(query + theirs(query[None], context[None], context[None], attn_mask=added)[0][0])
+    if not options.feedforward:
         return values
     return block.feedforward_norm(values + block.contract(F.gelu(block.expand(values))))
 
@@ -45,11 +48,24 @@ def standardised(module: nn.Module, sequence: Sequence, b: int) -> Tensor:
     return (sequence.values[b][sequence.mask[b]] - module.standardise.mean) / module.standardise.std
 
 
-def projected(module: nn.Module, sequence: Sequence, b: int) -> Tensor:
+def projected(module: nn.Module, sequence: Sequence, b: int, positions: str = "none") -> Tensor:
     values = module.project(standardised(module.input, sequence, b))
-    if module.positions != "none":
-        values = values + encoding(places(sequence, module.positions)[b][sequence.mask[b]], values.shape[-1])
+    if positions != "none":
+        values = values + encoding(places(sequence, positions)[b][sequence.mask[b]], values.shape[-1])
     return values
+
+
+def pooled(pool: nn.Module, states: Tensor, pooling: str) -> Tensor:
+    """(T, D) to (D,), or (2 D,) with the deviation (of a lone state the least that there is)."""
+    if pooling == "attention":
+        return (states @ pool.score.weight[0]).softmax(0) @ states
+    mean = states.mean(0)
+    return mean if pooling == "mean" else torch.cat([mean, states.std(0, correction=0).clamp(min=1e-5)])
+
+
+def each(**values: tuple) -> list[dict]:
+    """Each value of each option, the others as they are by default."""
+    return [{name: value} for name, own in values.items() for value in own]
 
 
 def check(kind: str, options: dict, of_one: Callable[[nn.Module, Batch, int], Tensor]) -> None:
@@ -59,85 +75,116 @@ def check(kind: str, options: dict, of_one: Callable[[nn.Module, Batch, int], Te
     torch.testing.assert_close(head.features(batch), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_attention_pool_weighs_both_streams_by_one_query() -> None:
+POOLINGS = ("mean", "mean+std", "attention")
+ATTENDING = {"width": 8, "heads": 2}
+
+
+@pytest.mark.parametrize("positions", ["none", "word", "time"])
+def test_attention_pool_weighs_both_streams_by_one_query(positions: str) -> None:
     def of_one(head, batch, b):
         given = {**batch.speech, "text": batch.text}
-        states = [head.norms[name](projected(head.streams[name], given[name], b)) for name in (*WORDS, "text")]
-        whole = torch.cat(states)
-        return (whole @ head.pool.score.weight[0]).softmax(0) @ whole
+        states = [
+            head.norms[name](projected(head.streams[name], given[name], b, positions)) for name in (*WORDS, "text")
+        ]
+        return pooled(head.pool, torch.cat(states), "attention")
 
-    check("attention-pool", {"width": 8}, of_one)
+    check("attention-pool", {"width": 8, "positions": positions}, of_one)
 
 
-@pytest.mark.parametrize("summary", ["mean", "attention"])
-def test_cls_coattention_lets_summaries_ask(summary: str) -> None:
-    def summarise(pool, states):
-        return (states @ pool.score.weight[0]).softmax(0) @ states if summary == "attention" else states.mean(0)
-
+@pytest.mark.parametrize("options", each(summary=("mean", "attention"), feedforward=(True, False)))
+def test_cls_coattention_lets_summaries_ask(options: dict) -> None:
     def of_one(head, batch, b):
-        text, found = projected(head.text_input, batch.text, b), []
+        text, found, summary = projected(head.text_input, batch.text, b), [], head.options.summary
+        of_text = pooled(head.text_summary, text, summary)[None]
         for name in WORDS:
             speech = projected(head.speech_inputs[name], batch.speech[name], b)
-            found.append(ask(head.speech_asks[name], summarise(head.speech_summaries[name], speech)[None], text)[0])
-            found.append(ask(head.text_asks[name], summarise(head.text_summary, text)[None], speech)[0])
+            of_speech = pooled(head.speech_summaries[name], speech, summary)[None]
+            found.append(ask(head.speech_asks[name], of_speech, text, head.options)[0])
+            found.append(ask(head.text_asks[name], of_text, speech, head.options)[0])
         return torch.cat(found)
 
-    check("cls-coattention", {"width": 8, "heads": 2, "summary": summary}, of_one)
+    check("cls-coattention", {**ATTENDING, **options}, of_one)
 
 
-def test_mmer_cross_crosses_twice_gates_and_takes_the_maximum() -> None:
+@pytest.mark.parametrize("feedforward", [True, False])
+def test_mmer_cross_crosses_twice_gates_and_takes_the_maximum(feedforward: bool) -> None:
     def of_one(head, batch, b):
-        found = []
+        found, options = [], head.options
         for name in WORDS:
             cross = head.crosses[name]
             speech = projected(cross.speech_input, batch.speech[name], b)
             text = projected(cross.text_input, batch.text, b)
-            heard = ask(cross.text_asks_speech, text, speech)
-            back = ask(cross.text_asks_answers, text, ask(cross.speech_asks_text, speech, text))
+            heard = ask(cross.text_asks_speech, text, speech, options)
+            back = ask(cross.text_asks_answers, text, ask(cross.speech_asks_text, speech, text, options), options)
             gated = torch.sigmoid(cross.gate(torch.cat([heard, back], 1))) * back
             found += [heard.max(0).values, gated.max(0).values, speech.mean(0)]
         return torch.cat(found)
 
-    check("mmer-cross", {"width": 8, "heads": 2}, of_one)
+    check("mmer-cross", {**ATTENDING, "feedforward": feedforward}, of_one)
 
 
-@pytest.mark.parametrize("positions", ["none", "word", "time"])
-def test_crossmodal_blocks_ask_the_others_input_again_and_again(positions: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    each(
+        positions=("none", "word", "time"),
+        pooling=POOLINGS,
+        feedforward=(True, False),
+        self_attention=(True, False),
+        blocks=(1, 3),
+    ),
+)
+def test_crossmodal_blocks_ask_the_others_input_again_and_again(options: dict) -> None:
     def of_one(head, batch, b):
-        text, found = projected(head.text_input, batch.text, b), []
+        asked = head.options
+        text, found = projected(head.text_input, batch.text, b, asked.positions), []
         for name in WORDS:
-            speech = projected(head.speech_inputs[name], batch.speech[name], b)
+            speech = projected(head.speech_inputs[name], batch.speech[name], b, asked.positions)
             for crossing, own, other in ((head.speech[name], speech, text), (head.text[name], text, speech)):
-                for block in crossing.blocks:
-                    own = ask(block, own, other, focus=2.5)
-                found.append(ask(crossing.inward, own, own).mean(0))
+                for number in range(asked.blocks):
+                    own = ask(crossing.blocks[number], own, other, asked, focus=2.5)
+                if asked.self_attention:
+                    own = ask(crossing.inward, own, own, asked)
+                found.append(pooled(crossing.pool, own, asked.pooling))
         return torch.cat(found)
 
-    options = {"width": 8, "heads": 2, "blocks": 2, "focus": 2.5, "positions": positions}
-    check("crossmodal-transformer", options, of_one)
+    check("crossmodal-transformer", {**ATTENDING, "blocks": 2, "focus": 2.5, **options}, of_one)
 
 
-def test_film_scales_and_shifts() -> None:
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_film_scales_and_shifts(pooling: str) -> None:
     def of_one(head, batch, b):
         summary, found = standardised(head.text, batch.text, b).mean(0), []
         for name in WORDS:
             film, speech = head.films[name], projected(head.speech[name], batch.speech[name], b)
             scale = film.weight[:8] @ summary + film.bias[:8]
             shift = film.weight[8:] @ summary + film.bias[8:]
-            found.append(F.relu(speech + scale * speech + shift).mean(0))
+            found.append(pooled(head.pools[name], F.relu(speech + scale * speech + shift), pooling))
         return torch.cat(found)
 
-    check("film", {"width": 8}, of_one)
+    check("film", {"width": 8, "pooling": pooling}, of_one)
 
 
-def test_experts_answer_under_a_gate() -> None:
+def gate(head: nn.Module, means: Tensor) -> Tensor:
+    """The gate's weights, of a network with one hidden layer or none."""
+    if head.options.gate_hidden:
+        first, _, last = head.gate
+        assert first.out_features == head.options.gate_hidden
+        return last(F.gelu(first(means))).softmax(0)
+    return (head.gate.weight @ means + head.gate.bias).softmax(0)
+
+
+@pytest.mark.parametrize("options", each(gate_hidden=(0, 5), spectral=("none", "mel")))
+def test_experts_answer_under_a_gate(options: dict) -> None:
     def of_one(head, batch, b):
         means = [standardised(head.speech[name], batch.speech[name], b).mean(0) for name in WORDS]
         means.append(standardised(head.text, batch.text, b).mean(0))
-        gates = head.gate(torch.cat(means)).softmax(0)
+        if head.options.spectral == "mel":
+            frames = standardised(head.mel, batch.mel, b)
+            means.append(pooled(head.mel, frames, "mean+std"))
+        gates = gate(head, torch.cat(means))
         return sum(gate * expert(mean) for gate, expert, mean in zip(gates, head.experts, means, strict=True))
 
-    check("moe", {"width": 8}, of_one)
+    check("moe", {"width": 8, **options}, of_one)
 
 
 def test_layers_can_be_experts() -> None:
@@ -152,12 +199,13 @@ def test_layers_can_be_experts() -> None:
                 for layer in range(3)
             ]
         means.append(standardised(head.text, batch.text, b).mean(0))
-        gates = head.gate(torch.cat(means)).softmax(0)
+        gates = gate(head, torch.cat(means))
         answer = sum(gate * expert(mean) for gate, expert, mean in zip(gates, head.experts, means, strict=True))
         torch.testing.assert_close(head.features(batch)[b], answer, rtol=1e-5, atol=1e-5)
 
 
-def test_aligned_words_puts_each_word_beside_itself() -> None:
+@pytest.mark.parametrize("options", each(pooling=POOLINGS, feedforward=(True, False), blocks=(0, 2)))
+def test_aligned_words_puts_each_word_beside_itself(options: dict) -> None:
     def of_one(head, batch, b):
         def means(states: Tensor, sequence: Sequence) -> dict[int, Tensor]:
             word = sequence.word[b][sequence.mask[b]]
@@ -170,10 +218,11 @@ def test_aligned_words_puts_each_word_beside_itself() -> None:
         nothing = torch.zeros(D)
         words = torch.stack([torch.cat([text[w], *(own.get(w, nothing) for own in speech)]) for w in sorted(text)])
         states = head.project(words)
-        states = ask(head.blocks[0], states, states)
-        return (states @ head.pool.score.weight[0]).softmax(0) @ states
+        for number in range(head.options.blocks):
+            states = ask(head.blocks[number], states, states, head.options)
+        return pooled(head.pool, states, head.options.pooling)
 
-    check("aligned-words", {"width": 8, "heads": 2}, of_one)
+    check("aligned-words", {**ATTENDING, **options}, of_one)
 
 
 def test_words_that_were_not_found_have_no_speech() -> None:
@@ -249,19 +298,69 @@ def test_positions_are_sinusoids_and_the_same_for_both_streams() -> None:
     assert places(sequence, "time").tolist() == [[5.0, -10.0]]
 
 
-def test_co_attention_reads_out_the_last_states() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        *each(pooling=POOLINGS, feedforward=(True, False), self_attention=("before", "after"), blocks=(1, 3)),
+        *each(positions=("word", "time")),
+        {"queries": "last", "positions": "time"},
+        {"queries": "last", "self_attention": "before"},
+        {"queries": "last", "self_attention": "after", "blocks": 1},
+    ],
+)
+def test_co_attention_asks_block_by_block_and_pools_both_streams(options: dict) -> None:
     def of_one(head, batch, b):
-        found = []
+        asked, found = head.options, []
+
+        def inward(layer, speech, text):
+            return ask(layer.speech_self, speech, speech, asked), ask(layer.text_self, text, text, asked)
+
+        for name in WORDS:
+            pair = head.pairs[name]
+            speech = projected(pair.speech_input, batch.speech[name], b, asked.positions)
+            text = projected(pair.text_input, batch.text, b, asked.positions)
+            for number in range(asked.blocks):
+                layer = pair.layers[number]
+                if asked.self_attention == "before":
+                    speech, text = inward(layer, speech, text)
+                first = -1 if asked.queries == "last" and number == asked.blocks - 1 else 0
+                speech, text = (
+                    ask(layer.speech, speech[first:], text, asked),
+                    ask(layer.text, text[first:], speech, asked),
+                )
+                if asked.self_attention == "after":
+                    speech, text = inward(layer, speech, text)
+            found += [pooled(pair.speech_pool, speech, asked.pooling), pooled(pair.text_pool, text, asked.pooling)]
+        return torch.cat(found)
+
+    check("coattention", {**ATTENDING, "blocks": 2, **options}, of_one)
+
+
+@pytest.mark.parametrize(
+    "options", each(prior=("contextual", "lexicon", "none"), pooling=POOLINGS, feedforward=(True, False))
+)
+def test_bayesian_co_attention_asks_under_a_prior(options: dict) -> None:
+    """Without a key, that is by the means of its random weights."""
+
+    def of_one(head, batch, b):
+        asked, found = head.options, []
+
+        def prior(block, states, sequence):
+            if asked.prior == "lexicon":
+                return block.attention.trust * sequence.lexicon[b][sequence.mask[b]]
+            return states @ block.attention.prior.weight[0] if asked.prior == "contextual" else None
+
         for name in WORDS:
             pair = head.pairs[name]
             speech = projected(pair.speech_input, batch.speech[name], b)
             text = projected(pair.text_input, batch.text, b)
-            first, second = pair.layers
-            speech, text = ask(first.speech, speech, text), ask(first.text, text, speech)
-            found += [ask(second.speech, speech[-1:], text)[0], ask(second.text, text[-1:], speech)[0]]
+            by_speech = ask(pair.speech, speech, text, asked, prior=prior(pair.speech, text, batch.text))
+            by_text = ask(pair.text, text, speech, asked, prior=prior(pair.text, speech, batch.speech[name]))
+            found += [pooled(pair.speech_pool, by_speech, asked.pooling)]
+            found += [pooled(pair.text_pool, by_text, asked.pooling)]
         return torch.cat(found)
 
-    check("coattention", {"width": 8, "heads": 2, "blocks": 2, "queries": "last", "positions": "time"}, of_one)
+    check("bayesian-coattention", {**ATTENDING, **options}, of_one)
 
 
 def test_the_last_state_and_the_largest_values_are_the_valid_ones() -> None:

@@ -55,9 +55,9 @@ def test_every_head_is_under_test() -> None:
     assert {kind for kind, _ in VARIANTS} == {kind for kind in HEADS if not HEADS[kind].needs_mel}
 
 
-def a_head(kind: str, options: dict, layers: int = 1, seed: int = 0) -> nn.Module:
+def a_head(kind: str, options: dict, layers: int = 1, seed: int = 0, inputs: Inputs = INPUTS) -> nn.Module:
     torch.manual_seed(seed)
-    head = HEADS[kind].build(replace(INPUTS, speech_layers=layers), 3, HEADS[kind].options(**options))
+    head = HEADS[kind].build(replace(inputs, speech_layers=layers), 3, HEADS[kind].options(**options))
     for module in head.modules():
         if isinstance(module, Standardise):
             module.mean.copy_(torch.randn(module.mean.shape))

@@ -211,18 +211,35 @@ def test_a_convolution_as_a_product_is_torchs_convolution() -> None:
     torch.testing.assert_close(ours(values), F.relu(F.layer_norm(expected, (6,))))
 
 
-def test_conditioned_states_by_hand() -> None:
-    head = a_head("conditioned-states", width=6, blocks=2, pool=2, conditioning="multistage")
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ({"conditioning": "multistage"}, ["1", "2"]),
+        ({"conditioning": "single"}, ["2"]),
+        ({"conditioning": "single", "condition_at": "last"}, ["2"]),
+        ({"conditioning": "single", "condition_at": "1"}, ["1"]),
+        ({"conditioning": "single", "condition_at": "embedding"}, ["embedding"]),
+        ({"conditioning": "none"}, []),
+    ],
+)
+@pytest.mark.parametrize("pool", [1, 2])
+def test_conditioned_states_by_hand(options: dict, places: list[str], pool: int) -> None:
+    head = a_head("conditioned-states", width=6, blocks=2, pool=pool, **options)
     batch = a_batch([4, 3, 2, 1])
     stack = head.stacks_of["word"]
     summary = head.text(batch.text)
     for row, count in enumerate([4, 3, 2, 1]):
+
+        def added(place: str, row: int = row) -> Tensor | float:
+            condition = head.condition if place == "embedding" else stack.condition
+            return F.relu(condition.projections[place](summary[row])) if place in places else 0.0
+
         z = stack.input(batch.speech["word"].values[row : row + 1, :count])
         for number in range(2):
             z = stack.second[number](stack.first[number](z))
-            z = torch.stack([part.mean(1) for part in z.split(2, 1)], 1)  # the last of an odd number stands alone
-            z = z + F.relu(stack.condition.projections[str(number + 1)](summary[row]))
-        expected = head.classify(z.max(1).values + z.mean(1))
+            z = torch.stack([part.mean(1) for part in z.split(pool, 1)], 1)  # the last of an odd number stands alone
+            z = z + added(str(number + 1))
+        expected = head.classify(z.max(1).values + z.mean(1) + added("embedding"))
         torch.testing.assert_close(head(batch)[row : row + 1], expected, rtol=1e-5, atol=1e-5)
 
 
