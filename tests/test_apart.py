@@ -216,10 +216,9 @@ def add_stream(folder: Path, name: str, frames: Callable[[str], dict[str, NDArra
                 shard.commit()
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_cache_with_mel(folder: Path) -> Path:
     """The small cache with log-mel frames and descriptors that tell the class, and a rating that follows it."""
-    folder = write_cache(tmp_path_factory.mktemp("apart") / "toy")
+    write_cache(folder)
 
     def mel(uid: str) -> dict[str, NDArray[np.float32]]:
         seed = crc32(uid.encode())
@@ -239,6 +238,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cache_with_mel(tmp_path_factory.mktemp("apart") / "toy")
 
 
 QUICK = ("--batch-size", 12, "--learning-rate", 0.02, "--set", "width_multiplier=0.03125", "--crop-seconds", 0.4)
