@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 from sklearn.metrics import balanced_accuracy_score
 from small_cache import LABELS, edit_manifest, make_rows, num_words, write_cache
+from small_corpus import mmser
 from test_engine import TRAINING, a_build, a_table, learnable_labels, neighbours
 from test_train_head import COATTENTION, PROBE, SHARES, SHORT, TOGETHER, head_config, heads, predictions
 
@@ -348,3 +349,28 @@ def test_every_preset_is_an_experiment() -> None:
         Experiment(**preset.settings)
         assert preset.source
         assert preset.traps
+
+
+def test_msp_podcasts_protocol_end_to_end(tmp_path: Path) -> None:
+    """On a manifest as the corpus has it: speakers of part of Train unknown, and one who is in two test parts."""
+    rows = make_rows()
+    rows["split"] = rows["split"].replace("dev", "Development")
+    rows.loc[rows["split"] == "Test2", "speaker"] = "s5"  # who is in Test1, too
+    rows.loc[rows["speaker"] == "s2", "speaker"] = ""
+    rows.loc[rows["utterance_id"] == "s1_sad_0", "label"] = "O"
+    cache = write_cache(tmp_path / "toy", rows)
+    command = ("train-head", cache, "--protocol", "msp-podcast", "--head", "speech-probe", "--learning-rate", 0.03)
+    done = mmser(*command, "--epochs", 6, "--labels", ",".join(LABELS), "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    table = predictions(tmp_path / "run")
+    assert set(table["utterance_id"]) == {uid for uid in rows["utterance_id"] if uid.startswith("s5_")}
+    assert set(table["fold"]) == {"test1"}
+    figures = pd.read_csv(tmp_path / "run" / "results.csv").iloc[0]
+    assert (figures["num_train"], figures["num_dev"], figures["num_test"]) == (26, 9, 9)
+    assert figures["ua"] > 0.6
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["left_out"] == {"in another test part": 9, "label not asked for": 1}
+    assert "the speaker of 9 utterances is not known" in done.output
+    other = mmser(*command, "--test-split", "Test2", "--epochs", 1, "--out", tmp_path / "other")
+    assert other.exit_code == 0, other.output
+    assert set(predictions(tmp_path / "other")["utterance_id"].str[:4]) == {"s10_"}
