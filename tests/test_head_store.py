@@ -1,10 +1,13 @@
 """Heads on disk: what goes in comes out, and a foreign or tampered folder is refused by name."""
 
 import json
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelHubMixin
 from safetensors.torch import load_file, save_file
 from test_heads import VARIANTS, a_batch, a_head
 
@@ -119,3 +122,51 @@ def test_a_repository_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyP
     for name in ("nobody/no-such-head", "no/such/folder"):
         with pytest.raises(MmserError, match=f"head '{name}' could not be loaded: .*give a folder with config.json"):
             Head.from_pretrained(name)
+
+
+CONVENTIONS = {
+    "revision": "v2",
+    "cache_dir": "elsewhere",
+    "token": "hf_secret",
+    "local_files_only": True,
+    "force_download": True,
+}
+"""What ``ModelHubMixin.from_pretrained`` takes by name."""
+
+
+def test_from_pretrained_takes_what_the_hubs_own_mixin_takes() -> None:
+    theirs = signature(ModelHubMixin.from_pretrained).parameters.values()
+    assert set(CONVENTIONS) == {one.name for one in theirs if one.kind == one.KEYWORD_ONLY}
+    ours = signature(Head.from_pretrained).parameters
+    assert {name: ours[name].default for name in CONVENTIONS} == {
+        one.name: one.default for one in theirs if one.name in CONVENTIONS
+    }
+
+
+@pytest.mark.parametrize("given", [{}, CONVENTIONS, {"revision": "main"}, {"token": False}])
+def test_a_head_comes_from_the_hub_by_what_was_asked(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, given: dict[str, Any]
+) -> None:
+    """Two files are asked for and no others: of whatever else is in the repository nothing is fetched."""
+    calls: list[dict[str, Any]] = []
+
+    def snapshot(repository: str, **asked: Any) -> str:
+        calls.append({"repository": repository, **asked})
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    head = Head.from_pretrained("somebody/some-head", **given)
+    assert isinstance(head, CoAttention)
+    assert not head.training
+    nothing = {"revision": None, "cache_dir": None, "token": None, "local_files_only": False, "force_download": False}
+    files = {"allow_patterns": ["config.json", "model.safetensors"]}
+    assert calls == [{"repository": "somebody/some-head", **nothing, **given, **files}]
+    with pytest.raises(MmserError, match="somebody/some-head holds a CoAttention; expected a SpeechProbe"):
+        SpeechProbe.from_pretrained("somebody/some-head", **given)
+    Head.from_pretrained(folder, **given)  # which is there: nobody is asked
+    assert len(calls) == 2
+
+
+def test_what_is_not_in_the_hubs_cache_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(MmserError, match=r"head 'nobody/no-such-head' could not be loaded: .*the hub says"):
+        Head.from_pretrained("nobody/no-such-head", cache_dir=tmp_path, local_files_only=True)

@@ -50,7 +50,7 @@ def open_ensemble(given: str | Path, *, fold: str | None = None) -> Ensemble:
     folder = Path(given)
     if not folder.is_dir():
         repository, _, revision = str(given).partition("@")
-        folder = download_head(repository, revision or None)
+        folder = download_head(repository, revision=revision or None)
     if not (folder / "heads").is_dir():
         if fold is not None:
             raise ProtocolError(f"--fold {fold}: {given} is one head; give its run folder")
