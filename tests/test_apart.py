@@ -1,5 +1,6 @@
 """What trains run by run: CNN14 on crops of log-mel frames, and SGD; from a cache, through the command line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
@@ -306,12 +307,18 @@ def test_a_mixture_hears_the_spectrum_beside_speech_and_text(cache: Path, tmp_pa
 def test_conditioned_cnn14_rates_dimensions(cache: Path, tmp_path: Path) -> None:
     result = mmser(
         *("train-head", cache, "--head", "conditioned-cnn14", "--task", "dimensional", "--dimensions", "arousal"),
-        *("--folds", "session", "--epochs", 8, *QUICK, "--out", tmp_path / "run"),
+        *("--folds", "session", "--epochs", 20, *QUICK, "--out", tmp_path / "run"),
         *("--set", "conditioning=single", "--set", "condition_at=embedding"),
     )
     assert result.exit_code == 0, result.output
-    summary = (tmp_path / "run" / "summary.json").read_text()
-    assert "arousal" in summary
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    truth, said = predictions["truth_arousal"], predictions["prediction_arousal"]
+    spread = truth.var(ddof=0) + said.var(ddof=0) + (truth.mean() - said.mean()) ** 2
+    ccc = 2 * np.cov(truth, said, ddof=0)[0, 1] / spread
+    assert ccc > 3.3 / np.sqrt(len(predictions))  # a correlation of what is unrelated: 3.3 standard errors, 0.1 %
+    (line,) = json.loads((tmp_path / "run" / "summary.json").read_text())["rating_lines"]
+    assert line["dimension"] == "arousal"
+    assert line["ccc"] == pytest.approx(ccc, abs=1e-4)
 
 
 def test_descriptors_train_as_speech_does(cache: Path, tmp_path: Path) -> None:
