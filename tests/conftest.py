@@ -1,9 +1,11 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from browser import browser as browser
 from small_ablation import write_ablation
 from small_study import Study, make_study
@@ -16,6 +18,15 @@ def speech_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}: set MMSER_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Training happens in this process, where it can be watched, and not in one for each core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -201,6 +201,7 @@ def test_runs_that_share_their_batches_are_still_each_its_own(
         assert_same(one, train_serially(table, labels, build, run, patient))
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_batch_is_gathered_once_for_all_that_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six rates of one fold and seed ask for as many utterances as one; five more seeds for no more dev utterances."""
     gathered = []
@@ -366,6 +367,7 @@ def test_losses_are_torchs_cross_entropy(smoothing: float) -> None:
         torch.testing.assert_close(found[run], expected)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_progress_ends_at_all_epochs_of_all_runs() -> None:
     calls: list[tuple[int, int]] = []
     patient = replace(TRAINING, epochs=12, patience=2)

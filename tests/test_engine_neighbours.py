@@ -2,7 +2,7 @@
 nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -67,15 +67,6 @@ def test_after_twenty_steps_a_run_among_fifty_has_the_weights_it_has_alone(kind:
         for name, value in alone.state.items():
             assert (value - before[name]).abs().max() > 10 * TOLERANCE, f"{name} has hardly moved"
             torch.testing.assert_close(among[place].state[name], value, rtol=0, atol=TOLERANCE)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """All work is done here, where it can be counted."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

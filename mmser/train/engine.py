@@ -5,7 +5,8 @@ stacked, one forward and one backward pass serve them all, and each keeps to its
 rows, their order, its dropout, learning rate, early stopping and best weights. Alone or among others, a run comes to
 the same result (up to the rounding of products of another size); :mod:`mmser.train.serial` is the loop to compare with.
 
-The engine is given training and dev rows and knows of no others.
+The engine is told of training and dev rows and reads no others; a row that no run learns from or is chosen by comes
+without its targets (:mod:`mmser.train.once`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +60,9 @@ __all__ = [
     "posteriors",
     "train",
 ]
+
+DEV_BATCHES = 4
+"""Batches in one where nothing is padded and no gradient kept: fewer operations, and no other result."""
 
 
 def train(
@@ -128,10 +132,6 @@ def train(
             if progress is not None:
                 progress(len(order) * training.epochs - sum(left), len(order) * training.epochs)
     return [results[number] for number in range(len(runs))]
-
-
-DEV_BATCHES = 4
-"""Batches in one where nothing is padded and no gradient kept: fewer operations, and no other result."""
 
 
 class _News(NamedTuple):
