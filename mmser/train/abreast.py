@@ -2,8 +2,9 @@
 
 Training a stack is many small operations. Shared among cores, each waits for the slowest part of each operation and for
 Python between them; a piece a core has nothing to wait for. Processes do not even share Python's lock, for which two
-threads that train wait up to a third of their time (docs/benchmarks.md); they are forked, so that they see the resident
-features where they are and nothing is copied. Where a fork is not safe, threads do the same.
+threads that train wait a tenth of their time (docs/benchmarks.md), and end at once when they are to. They are forked,
+so that they see the resident features where they are and nothing is copied. Where a fork is not safe, threads do the
+same.
 """
 
 import multiprocessing
