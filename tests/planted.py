@@ -324,7 +324,7 @@ DEAR = (
     Claim("phones", "trembles", "coattention@word", CANNOT),
     Claim("phones", "trembles", "coattention@phone,word", FINDS),
     Claim("stress", "agrees", "coattention@utterance", CANNOT),
-    Claim("stress", "agrees", "coattention@word", PAYS, settings={"positions": "time"}),
+    Claim("stress", "agrees", "coattention@word", FINDS, settings={"positions": "time"}),
     Claim("stress", "agrees", "crossmodal-transformer@word", FINDS, settings={**_BY_WORD, "blocks": 1}),
     Claim("stress", "agrees", "aligned-words@frame", FINDS),
     Claim("stress", "agrees", "coattention@frame", PAYS, settings=_BY_WORD),
