@@ -78,6 +78,7 @@ def scores(outputs: Tensor, classes: Tensor, ratings: Tensor) -> Tensor:
     return torch.stack(found).mean(0)
 
 
+@torch.no_grad()
 def stacked_outputs(
     stack: Stack,
     table: Table,
@@ -91,16 +92,14 @@ def stacked_outputs(
     ``blocks`` say which heads have the same rows.
     """
     end_to_end = flat(stack.template, table)
-
-    @torch.no_grad()
-    def of_block(block: Block) -> Tensor:
+    found = []
+    for block in blocks:
         leaves = stack.leaves(block.span)
         own = None if layer is None else layer[block.leaders]
         parts = rows[block.leaders].split(batch_size, dim=1)
         batches = (table.gather(part, own, flat=end_to_end) for part in parts)
-        return torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1)
-
-    return torch.cat([of_block(block) for block in blocks])
+        found.append(torch.cat([stack(leaves, batch, block.span, block.members) for batch in batches], 1))
+    return torch.cat(found)
 
 
 def by_length(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
