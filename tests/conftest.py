@@ -1,7 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,17 @@ def speech_data() -> Path:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Training happens in this process, where it can be watched, and not in one for each core."""
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets torch's number of threads for one test."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads: Callable[[int], None]) -> None:
+    """Training happens in this process, where it can be watched, and not in one for each core."""
+    threads(1)
 
 
 @pytest.fixture(scope="session")

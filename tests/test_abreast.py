@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,11 +22,8 @@ both = pytest.mark.parametrize("one_memory", [processes, True], ids=["processes"
 
 
 @pytest.fixture
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+def three_threads(threads: Callable[[int], None]) -> None:
+    threads(3)
 
 
 def gone(pid: int) -> bool:
@@ -95,6 +92,17 @@ def test_who_stops_listening_stops_the_work(one_memory: bool, tmp_path: Path) ->
     assert max(int(number or 0) for number in reached) < 400
 
 
+@both
+@pytest.mark.usefixtures("three_threads")
+def test_a_fault_of_the_disk_is_not_taken_for_a_parent_that_is_gone(one_memory: bool) -> None:
+    def work(piece: int) -> Iterator[int]:
+        yield piece
+        raise FileNotFoundError(2, "No such file", "states.h5")
+
+    with pytest.raises(FileNotFoundError, match="states"):
+        list(abreast(work, [1, 2, 3], CPU, 9, one_memory=one_memory))
+
+
 @pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
 @pytest.mark.usefixtures("three_threads")
 def test_a_process_that_is_killed_is_an_error_that_says_what_to_do() -> None:
@@ -141,20 +149,18 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "most", "pieces"), [("cuda", 3, 9, 2), ("cpu", 1, 9, 2), ("cpu", 3, 1, 2), ("cpu", 3, 9, 1)]
+    ("device", "cores", "most", "pieces"), [("cuda", 3, 9, 2), ("cpu", 1, 9, 2), ("cpu", 3, 1, 2), ("cpu", 3, 9, 1)]
 )
 def test_a_gpu_one_core_one_piece_or_little_memory_take_one_by_one(
-    device: str, threads: int, most: int, pieces: int
+    device: str, cores: int, most: int, pieces: int, threads: Callable[[int], None]
 ) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    threads(cores)
 
     def work(piece: int) -> Iterator[tuple[int, int, int, object]]:
         yield piece, os.getpid(), torch.get_num_threads(), threading.current_thread()
 
     found: Sequence[tuple[int, int, int, object]] = list(abreast(work, range(pieces), torch.device(device), most))
-    torch.set_num_threads(before)
-    assert found == [(piece, os.getpid(), threads, threading.current_thread()) for piece in range(pieces)]
+    assert found == [(piece, os.getpid(), cores, threading.current_thread()) for piece in range(pieces)]
 
 
 def test_no_fork_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,16 +238,15 @@ def test_small_memory_splits_the_stack_and_changes_nothing() -> None:
 @pytest.mark.parametrize("forks", [True, False])
 @pytest.mark.parametrize(("case", "alone"), [("probe", False), ("co-attention", False), ("co-attention", True)])
 def test_cores_side_by_side_come_to_what_one_comes_to(
-    case: str, alone: bool, forks: bool, monkeypatch: pytest.MonkeyPatch
+    case: str, alone: bool, forks: bool, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three cores take pieces of some runs, or of one each where it fills a core; in processes or threads."""
-    before = torch.get_num_threads()
     monkeypatch.setattr(abreast, "can_fork", lambda: forks and sys.platform == "linux")
     monkeypatch.setattr(sharing, "ALONE_FLOP", 0 if alone else 1e30)
     runs = [a_run(case, seed=seed, first=seed, num_train=30 + 3 * seed) for seed in range(7)]
     found, said = [], []
     for cores in (1, 3):
-        torch.set_num_threads(cores)
+        threads(cores)
         told: list[tuple[int, int]] = []
         kept: list[int] = []
         logged: list[int] = []
@@ -267,7 +266,6 @@ def test_cores_side_by_side_come_to_what_one_comes_to(
         assert torch.get_num_threads() == cores
         assert told == sorted(told)
         assert told[-1] == (7 * TRAINING.epochs, 7 * TRAINING.epochs)
-    torch.set_num_threads(before)
     assert said[0] == said[1]
     assert said[0][0] == list(range(7))
     assert Counter(said[0][1]) == {number: len(one.history) for number, one in enumerate(found[0])}

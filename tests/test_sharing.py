@@ -1,6 +1,6 @@
 """Which runs train together: every run once, of about one size, groups whole where they can be, within memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import groupby
 
 import pytest
@@ -14,11 +14,8 @@ from mmser.train.table import Table
 
 
 @pytest.fixture(autouse=True)
-def two_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_cores(threads: Callable[[int], None]) -> None:
+    threads(2)
 
 
 def sizes(keys: str, together: int | None, most: int) -> list[int]:

@@ -126,7 +126,7 @@ def _serve(work: Work[T, E], pieces: Sequence[T], theirs: Connection, others: Se
             for event in work(pieces[number]):
                 theirs.send(((event,), None, ""))
             theirs.send((None, None, ""))
-    except (EOFError, OSError):  # the parent is gone
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         return
     except Exception as error:
         theirs.send((None, error, traceback.format_exc()))
