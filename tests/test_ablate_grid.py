@@ -179,7 +179,7 @@ def test_any_row_has_a_name_that_a_folder_may_have(row: str) -> None:
 
 
 def test_the_presets_are_grids_of_heads_that_there_are() -> None:
-    assert preset_names() == ["granularities", "layers", "superb", "triantafyllopoulos2021", "zhao2022"]
+    assert preset_names() == ["granularities", "heads", "layers", "superb", "triantafyllopoulos2021", "zhao2022"]
     for name in preset_names():
         found = grid(preset_text(name))
         assert found.cells
@@ -191,6 +191,7 @@ def test_the_presets_are_grids_of_heads_that_there_are() -> None:
     heads = {own.head for own in (cell.experiment for cell in grid(preset_text("triantafyllopoulos2021")).cells)}
     assert heads == {"text-network", "cnn14", "conditioned-cnn14", "conditioned-states", "late-fusion"}
     assert heads - {"late-fusion"} <= set(HEADS)
+    assert {cell.experiment.head for cell in grid(preset_text("heads")).cells} == {*HEADS, "late-fusion"}
 
 
 def test_the_page_shows_a_grid_that_can_be_read() -> None:
