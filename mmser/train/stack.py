@@ -88,7 +88,7 @@ class Stack:
         buffers = {name: value[span] for name, value in self.buffers.items()}
         if len(leaves[0]) == 1:  # rewriting its operations for many runs would cost it more than they take
             alone = partial(_called, self._own.alone, features)
-            return alone(*tree_map(_first, (parameters, buffers, batch))).unsqueeze(0)
+            return alone(*tree_map(_only, (parameters, buffers, batch))).unsqueeze(0)
         one = partial(_called, self._own.stacked, features)
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, batch)
         if members == 1:
@@ -121,8 +121,9 @@ def _called(
     return functional_call(showing, inside, (batch,))
 
 
-def _first(leaf: Any) -> Any:
-    return leaf[0] if isinstance(leaf, Tensor) else leaf
+def _only(leaf: Any) -> Any:
+    # Not leaf[0], whose gradient is a tensor of zeros into which the gradient is copied.
+    return leaf.squeeze(0) if isinstance(leaf, Tensor) else leaf
 
 
 def in_parts(table: Table) -> bool:
