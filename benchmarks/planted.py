@@ -11,8 +11,8 @@ epochs, and on how many of these corpora it holds, if not on all.
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -31,9 +31,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for problem in asked.problems:
             claims = [claim for claim in _ALL if claim.problem == problem and claim.head in asked.heads]
-            caches = [Path(folder) / f"{problem}-{seed}" for seed in asked.seeds if claims]
-            for cache, seed in zip(caches, asked.seeds, strict=False):
-                write_planted(problem, cache, seed, stress_train=asked.speakers)
+            caches = [
+                write_planted(problem, Path(folder) / f"{problem}-{seed}", seed, stress_train=asked.speakers)
+                for seed in asked.seeds
+                if claims
+            ]
             for claim in claims:
                 _print_line(claim, caches, asked)
 
@@ -51,24 +53,21 @@ def _arguments() -> argparse.Namespace:
 
 
 def _print_line(claim: Claim, caches: Sequence[Path], asked: argparse.Namespace) -> None:
-    print(f"| {claim.problem} | {claim.label} | {claim.name} |", end="", flush=True)
-    changes: dict[str, Any] = {}
-    if asked.epochs is not None:
-        changes["training"] = Training(epochs=asked.epochs, patience=asked.epochs)
     if asked.learning_rate is not None:
-        changes["learning_rate"] = asked.learning_rate
+        claim = replace(claim, changes={**claim.changes, "learning_rate": asked.learning_rate})
+    print(f"| {claim.problem} | {claim.label} | {claim.name} |", end="", flush=True)
     figures = []
     for cache in caches:
         with tempfile.TemporaryDirectory() as runs:
-            figures.append(_figure(claim, cache, Path(runs) / "run", changes))
+            figures.append(_figure(claim, cache, Path(runs) / "run", asked.epochs or claim.epochs))
         print(f" {figures[-1]:.3f} |", end="", flush=True)
     held = sum(map(claim.holds, figures))
     verdict = claim.verdict if held == len(figures) else f"{claim.verdict}, on {held} of {len(figures)}"
     print(f" {claim.chance:.2f} ± {claim.margin:.2f} | {verdict} |", flush=True)
 
 
-def _figure(claim: Claim, cache: Path, run: Path, changes: dict[str, Any]) -> float:
-    train_head(cache, claim.experiment(**changes), run)
+def _figure(claim: Claim, cache: Path, run: Path, epochs: int) -> float:
+    train_head(cache, claim.experiment(training=Training(epochs=epochs, patience=epochs)), run)
     results = pd.read_csv(run / "results.csv").iloc[-1]  # of a late fusion, the fusion itself
     return float(results[f"ccc_{claim.label}" if claim.problem == "ratings" else "ua"])
 

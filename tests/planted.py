@@ -294,6 +294,7 @@ class Claim:
 _SPEECH, _TEXT, _LATE = "speech-probe@utterance", "text-probe", "late-fusion@utterance"
 _BY_WORD = {"positions": "word"}
 _WITH_STD = {"pooling": "mean+std"}
+_SLOWLY = {"learning_rate": 1e-3}  # at the others' 3e-3 it collapses on two of five corpora (docs/planted_truths.md)
 
 CLAIMS = (
     Claim("modalities", "in_speech", _SPEECH, FINDS),
@@ -339,8 +340,7 @@ DEAR = (
     Claim("phones", "trembles", "coattention@phone,word", FINDS),
     Claim("stress", "agrees", "coattention@utterance", CANNOT),
     Claim("stress", "agrees", "coattention@word", FINDS, settings={"positions": "time"}),
-    Claim("stress", "agrees", "crossmodal-transformer@word", FINDS, settings={**_BY_WORD, "blocks": 1}),
+    Claim("stress", "agrees", "crossmodal-transformer@word", FINDS, _SLOWLY, {**_BY_WORD, "blocks": 1}),
     Claim("stress", "agrees", "coattention@frame", CANNOT),
-    Claim("stress", "agrees", "coattention@frame", FINDS, settings={"positions": "time"}),
 )
 """Measured by the benchmark alone: they take long."""
