@@ -1,4 +1,4 @@
-"""What a run owns: its order, its keys, when it stops; and how many runs are held at once."""
+"""What a run owns: its order, its keys, when it stops."""
 
 from dataclasses import replace
 
@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmser.heads import HEADS
-from mmser.heads.batch import Inputs
-from mmser.train.memory import max_stacked
-from mmser.train.packed import Packed
 from mmser.train.plan import Progress, Run, Training, class_weights_of, derive, dropout_keys, order_of
-from mmser.train.table import Table
 from mmser.train.targets import Targets
 
 RUN = Run("a", np.arange(10, 60), np.arange(60, 70), seed=5)
@@ -103,18 +98,3 @@ def test_a_run_that_never_had_a_finite_loss_has_no_best_epoch() -> None:
     assert course.done
     assert (trained.best_epoch, trained.diverged) == (0, True)
     assert np.isnan(trained.dev_score)
-
-
-@pytest.mark.parametrize("width", [16, 64])
-def test_memory_for_a_run_covers_parameters_and_activations(width: int) -> None:
-    """What a run is known to need: six times its parameters, and what it gathers for one batch."""
-    lengths = torch.full((70,), 9)
-    stream = Packed(torch.zeros(1, 630, 8), torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]))
-    table = Table(tuple(map(str, range(70))), {"word": stream}, stream)
-    kind = HEADS["coattention"]
-    head = kind.build(Inputs(8, 8, ("word",)), 3, kind.options(width=width))
-    fits = max_stacked(table, head, [RUN], Training(memory_gb=1.0))
-    parameters = sum(parameter.numel() for parameter in head.parameters())
-    activations = 32 * 9 * width * 2 * 4  # one tensor after each feed-forward's expansion, of each stream
-    assert fits * 4 * (6 * parameters + activations + 2 * 32 * 9 * 8) < 1e9
-    assert max_stacked(table, head, [RUN], Training(memory_gb=2.0)) in (2 * fits, 2 * fits + 1)

@@ -24,11 +24,19 @@ from mmser.errors import ProtocolError
 from mmser.heads.batch import Batch
 from mmser.train.abreast import abreast
 from mmser.train.apart import Ask, Log, Report, Watch, train_apart
-from mmser.train.evaluate import by_length, outputs, outputs_of, posteriors, scores, stacked_layers, stacked_outputs
+from mmser.train.evaluate import (
+    DEV_BATCHES,
+    by_length,
+    outputs,
+    outputs_of,
+    posteriors,
+    scores,
+    stacked_layers,
+    stacked_outputs,
+)
 from mmser.train.losses import metric_losses, task_losses
 from mmser.train.memory import max_stacked
 from mmser.train.optim import StackedAdamW
-from mmser.train.packed import PART
 from mmser.train.plan import (
     Epoch,
     Progress,
@@ -42,7 +50,7 @@ from mmser.train.plan import (
     rates_of,
 )
 from mmser.train.sharing import Block, batches_of, blocks_of, in_order, most_together, pieces_of, questions_of
-from mmser.train.stack import Stack, fill_standardise, flat, in_parts, initial_head, pad_rows, stacks
+from mmser.train.stack import Stack, fill_standardise, flat, initial_head, pad_rows, part_of, stacks
 from mmser.train.table import Table
 from mmser.train.targets import Goal, Targets
 
@@ -60,9 +68,6 @@ __all__ = [
     "posteriors",
     "train",
 ]
-
-DEV_BATCHES = 4
-"""Batches in one where nothing is padded and no gradient kept: fewer operations, and no other result."""
 
 
 def train(
@@ -171,7 +176,7 @@ class _Group:
         self.best = self.stack.weights.clone()
         self.optimizer = StackedAdamW(self.stack.weights, self.stack.sizes, runs, training)
         self.flat = flat(self.stack.template, table)
-        self.part = PART if in_parts(table) and not self.flat else training.batch_size
+        self.part = part_of(self.stack.template, table, training.batch_size)
         self._prepare()
 
     def _prepare(self) -> None:

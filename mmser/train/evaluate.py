@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from mmser.train import serial
 from mmser.train.plan import Trained
-from mmser.train.sharing import FLAT_TOGETHER, Block, blocks_of, questions_of
+from mmser.train.sharing import Block, blocks_of, most_together, questions_of
 from mmser.train.stack import Stack, flat, initial_head, pad_rows, restored_head, stacks
 from mmser.train.table import Table
+
+DEV_BATCHES = 4
+"""Batches in one where nothing is padded and no gradient kept: fewer operations, and no other result."""
 
 
 def unweighted_averages(truth: Tensor, prediction: Tensor, valid: Tensor, num_classes: int) -> Tensor:
@@ -120,8 +123,8 @@ def outputs_of(
     """What each head of a stack says of its own rows, dropout off: (len(rows[i]), num_outputs) on the CPU."""
     orders = [by_length(table, own) for own in rows]
     padded, _ = pad_rows([own[order] for own, order in zip(rows, orders, strict=True)])
-    most = FLAT_TOGETHER if flat(stack.template, table) else len(rows)
-    blocks = blocks_of(questions_of(rows, layers), most)
+    together = most_together(table, stack.template, batch_size)
+    blocks = blocks_of(questions_of(rows, layers), together or len(rows))
     said = stacked_outputs(stack, table, padded, stacked_layers(layers), batch_size, blocks).cpu()
     return [own[: len(order)][np.argsort(order)] for own, order in zip(said, orders, strict=True)]
 

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from mmser.heads.batch import Batch
 from mmser.heads.layers import Standardise
 from mmser.heads.linear import Linear
+from mmser.train.packed import PART
 from mmser.train.plan import Run
 from mmser.train.table import Table
 
@@ -137,6 +138,11 @@ def in_parts(table: Table) -> bool:
 def flat(head: nn.Module, table: Table) -> bool:
     """Whether to give ``head`` the states of ``table`` end to end (:mod:`mmser.heads.flat`)."""
     return in_parts(table) and bool(getattr(head, "flat", False))
+
+
+def part_of(head: nn.Module, table: Table, batch_size: int) -> int:
+    """How many utterances of a training batch ``head`` is given at a time."""
+    return PART if in_parts(table) and not flat(head, table) else batch_size
 
 
 def stacks(head: nn.Module) -> bool:
