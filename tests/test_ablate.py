@@ -26,6 +26,7 @@ from mmser.ablate.plan import Plan, grouped, plan_ablation
 from mmser.ablate.run import Ablation, ablate
 from mmser.cache import Cache
 from mmser.errors import ProtocolError
+from mmser.show import size
 from mmser.train.command import command_of
 from mmser.train.prepare import prepare, runs_of
 from mmser.train.run import train_head, train_heads
@@ -415,6 +416,8 @@ def test_cells_are_on_the_same_utterances_where_the_same_states_are_required(tmp
     planned = mmser("ablate", cache, tmp_path / "my.toml", "--dry-run")
     assert "Cells are on 52 to 54 utterances; left out of some: 1 no word states" in planned.stdout
     assert "All are on the same with --set-base require=utterance,word,token" in planned.stdout
+    held = max(group.state_bytes for group in unlike.groups)
+    assert f"In memory: at most {size(held)} of states, and beside them what memory_gb allows" in planned.stdout
     text = UNLIKE.replace("[base]", '[base]\nrequire = ["utterance", "word", "token"]')
     plan, done = run(cache, text, tmp_path / "runs")
     assert {group.num_utterances for group in plan.groups} == {52}

@@ -25,7 +25,7 @@ from mmser.cache import Cache, StreamWriter
 from mmser.errors import CacheError, ManifestError, ProtocolError
 from mmser.manifest import read_manifest
 from mmser.train.choose import Chosen, choose
-from mmser.train.features import load_table, open_sources
+from mmser.train.features import load_table, open_sources, resident_bytes
 from mmser.train.layers import speech_layers
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
@@ -57,6 +57,17 @@ def test_a_table_is_a_gather_by_hand_in_the_order_asked_for(cache: Cache) -> Non
         for granularity, packed in table.speech.items():
             np.testing.assert_array_equal(of_utterance(packed, row), toy_states(uid, granularity)[[2, 0]])
         np.testing.assert_array_equal(of_utterance(table.text, row), toy_states(uid, "token")[[0], 1:-1])
+
+
+def test_what_a_table_takes_is_known_before_it_is_read(cache: Cache) -> None:
+    ids, sources = make_rows()["utterance_id"], opened(cache, "word", "utterance", text=True)
+    table = load_table(sources, ids, [9, 0], 1, CPU)
+    held = sum(stream.values.nbytes for stream in table.streams.values())
+    special = sources.text.packed("token", "start").values < 0  # type: ignore[union-attr]
+    of_special = int(special.sum()) * table.text.values[0, 0].nbytes  # type: ignore[union-attr]
+    assert resident_bytes(sources, ids, 2) == held + of_special
+    first = of_utterance(table.speech["word"], 0)[0]
+    assert resident_bytes(opened(cache, "word"), ids[:1], 1) == first.nbytes
 
 
 @pytest.mark.parametrize(("asked", "index"), [(None, 1), (-1, 1), (-2, 0), (1, 0), (2, 1)])

@@ -9,6 +9,7 @@ from mmser.ablate.folder import cell_folder, check_same, trained_heads
 from mmser.ablate.grid import Cell, Grid
 from mmser.cache import Cache
 from mmser.errors import MmserError
+from mmser.train.features import resident_bytes
 from mmser.train.folder import settle_folder
 from mmser.train.members import FUSIONS
 from mmser.train.options import TOKEN, Experiment
@@ -33,6 +34,8 @@ class Group:
     """At most, of all heads together."""
     seconds: float
     """If no head stopped early, on a processor with nothing else to do; measured on a few utterances."""
+    state_bytes: int
+    """What the states of all its layers take as long as it trains."""
 
 
 @dataclass(frozen=True)
@@ -130,4 +133,6 @@ def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], est
         epochs += own_layers * experiment.training.epochs
     chosen, sources = prepared[0].chosen, prepared[0].sources
     states = [*sources.speech, *([TOKEN] if sources.text is not None else [])]
-    return Group(cells, len(chosen.ids), chosen.left_out, states, num_heads, num_copied, epochs, seconds)
+    num_layers = len({layer for one in prepared for layer in one.layers})
+    held = resident_bytes(sources, chosen.ids, num_layers)
+    return Group(cells, len(chosen.ids), chosen.left_out, states, num_heads, num_copied, epochs, seconds, held)

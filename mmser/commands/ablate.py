@@ -133,7 +133,7 @@ def _text_of(path: Path) -> str:
 
 
 def _show_plan(grid: "Grid", plan: "Plan") -> None:
-    from mmser.show import duration, print_table
+    from mmser.show import duration, print_table, size
 
     unlike = len({group.num_utterances for group in plan.groups}) > 1
     rows = [
@@ -157,6 +157,10 @@ def _show_plan(grid: "Grid", plan: "Plan") -> None:
     todo = f"to train: {heads} heads in {len(plan.groups)} stacks, at most {duration(seconds)}"
     how = " (tried on a few utterances, as if no head stopped early and nothing else used the processor)"
     click.echo(f"{len(grid.cells)} cells{done}{failing}; {todo + how if plan.groups else 'nothing to train'}")
+    if plan.groups:
+        held = max(group.state_bytes for group in plan.groups)
+        beside = "and beside them what memory_gb allows the heads at work"
+        click.echo(f"In memory: at most {size(held)} of states, {beside}")
     for name, reason in plan.failures.items():
         click.echo(f"{name}: {reason}", err=True)
 
@@ -201,6 +205,7 @@ def _plan_json(plan: "Plan") -> dict[str, Any]:
             "heads": group.num_heads,
             "shared": group.num_copied,
             "seconds": group.seconds,
+            "state_bytes": group.state_bytes,
         }
         for group in plan.groups
     ]

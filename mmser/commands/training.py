@@ -108,7 +108,7 @@ _OPTIMISATION = (
         flag="--crop-seconds",
     ),
     _option("device", "auto, cpu, cuda, ..."),
-    _option("memory_gb", "For the runs that train at once. 0: half of a GPU's, or 4.", float),
+    _option("memory_gb", "For the runs at work, beside the features. 0: half of a GPU's, or 4.", float),
 )
 
 

@@ -231,6 +231,19 @@ def load_table(
     return Table(tuple(utterance_ids), speech, text, mel)
 
 
+def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: int) -> int:
+    """What the states of :func:`load_table` take, with so many speech layers; nothing is read but lengths."""
+    beside = [(sources.text, "token"), (sources.mel, "frame")]
+    read = [(stream, granularity, num_layers) for granularity, stream in sources.speech.items()]
+    read += [(stream, granularity, 1) for stream, granularity in beside if stream is not None]
+    total = 0
+    for stream, granularity, layers in read:
+        column = stream.columns(granularity)["states"]
+        lengths = stream.lengths(granularity, [uid for uid in utterance_ids if uid in stream])
+        total += int(lengths.sum()) * (layers if column.layers else 1) * column.dim * np.dtype(column.dtype).itemsize
+    return total
+
+
 def _know_places(text: Stream) -> bool:
     """Whether tokens know their places in the transcript: those of mmser do, imported ones are states alone."""
     return "start" in text.columns("token")

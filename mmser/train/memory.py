@@ -23,7 +23,7 @@ CPU_GB = 4.0
 ROOM, FLAT_ROOM = 1.25, 2.3
 """Memory taken for each byte that is counted: the heap has gaps. States end to end are of another size at every step
 and leave many. Measured (docs/benchmarks.md)."""
-PROCESS_BYTES = 64e6
+PROCESS_BYTES = 80e6
 """What a process takes by itself on a CPU, the one that forks the others too: statistics to standardise by, copies of
 the head to compute with, and what the heap keeps of memory that is free."""
 
