@@ -4,15 +4,15 @@
     python -m benchmarks.heads --parts coattention --utterances 5531 --threads 1
     python -m benchmarks.heads --device cuda
 
-Three parts, each on features of IEMOCAP's shape (5531 utterances; of 4.5 s and 11.4 words in the mean, as Busso et al.
-2008 count them, log-normally spread), random numbers in place of states. A fifth of the utterances is test, a fifth dev
-and three fifths train, as in five folds.
+Three parts, each on features of IEMOCAP's shape (5531 utterances as long as its own, 11.4 words in 4.5 s as Busso et
+al. 2008 count them), random numbers in place of states. A fifth of the utterances is test, a fifth dev and three fifths
+train, as in five folds.
 
 ``probe``: SUPERB's probe of one layer. EmoBox's design (one ``.npy`` of frames an utterance, read anew each epoch by a
 torch ``DataLoader``) beside ours, alone and 25 at once. ``coattention``: word-level co-attention, 5 folds x 5 seeds.
-Utterances as items of a resident ``DataLoader`` data set, our serial loop (:mod:`mmser.train.serial`) and ours, with
-the share of the machine's measured matrix rate. ``sweep``: SUPERB's learned mix over 13 layers, 5 folds x 5 seeds x 6
-learning rates.
+The same design (a ``.npy`` of word states and one of token states an utterance), the same with the states resident as
+items of its data set, our serial loop (:mod:`mmser.train.serial`) and ours, with the share of the machine's measured
+matrix rate. ``sweep``: SUPERB's learned mix over 13 layers, 5 folds x 5 seeds x 6 learning rates.
 
 What would take hours is measured on fewer utterances or epochs and scaled up in proportion, which every line says: time
 a run and epoch is in proportion to utterances, but for batches that are fewer to choose the next one from, which only
@@ -49,8 +49,30 @@ from mmser.train.serial import train_serially
 from mmser.train.table import Table
 
 UTTERANCES, CLASSES, DIM, LAYERS, FOLDS, SEEDS = 5531, 4, 768, 13, 5, 5
-SECONDS, WORDS, SPREAD = 4.5, 11.4, 0.7
-"""Means of an utterance, and the spread of their logarithms, which is our guess."""
+QUANTILES = {
+    0.000: 0.58,
+    0.010: 1.09,
+    0.050: 1.39,
+    0.100: 1.68,
+    0.200: 2.13,
+    0.300: 2.55,
+    0.400: 3.00,
+    0.500: 3.58,
+    0.600: 4.25,
+    0.700: 5.18,
+    0.800: 6.53,
+    0.900: 8.69,
+    0.950: 11.06,
+    0.975: 13.23,
+    0.990: 15.54,
+    0.995: 17.97,
+    0.999: 24.24,
+    1.000: 34.14,
+}
+"""Seconds of IEMOCAP's utterances of four classes, by the share that are shorter: of the ``num_frame`` of all 5531 in
+EmoBox's list (github.com/emo-box/EmoBox, data/iemocap/iemocap.jsonl at 08280f2)."""
+WORDS_A_SECOND = 11.4 / 4.5
+"""Busso et al. 2008, of all utterances; that each is spoken at this rate is our simplification."""
 FRAMES_A_SECOND, TOKENS_A_WORD = 50, 1.2
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 EPOCHS = 30
@@ -99,11 +121,11 @@ def compete(contestants: dict[str, Contestant], repeats: int) -> dict[str, Took]
 # ---------------------------------------------------------------------------------------------------------- features
 
 
-def lengths_of(num: int, mean: float) -> np.ndarray:
-    """Log-normal lengths of at least 1 and at most 30 s' worth, the same utterances long at every granularity."""
-    normal = np.random.default_rng(0).normal(size=num)
-    lengths = mean * np.exp(SPREAD * normal - SPREAD**2 / 2)
-    return np.clip(np.round(lengths), 1, mean * 30 / SECONDS).astype(np.int64)
+def lengths_of(num: int, states_a_second: float) -> np.ndarray:
+    """States of ``num`` utterances spread as IEMOCAP's are, in any order; the same ones long at every granularity."""
+    shares = (np.random.default_rng(0).permutation(num) + 0.5) / num
+    seconds = np.interp(shares, list(QUANTILES), list(QUANTILES.values()))
+    return np.maximum(1, np.round(seconds * states_a_second)).astype(np.int64)
 
 
 def packed(lengths: np.ndarray, layers: int, device: torch.device, dtype: torch.dtype = torch.float16) -> Packed:
@@ -151,37 +173,44 @@ class FrameProbe(nn.Module):
         return self.classify(frames.sum(1) / mask.sum(1, keepdim=True))
 
 
-class FromFiles(Dataset[tuple[Tensor, Tensor]]):
-    """EmoBox's way: an utterance is a file."""
+class FromFiles(Dataset[tuple[Tensor, ...]]):
+    """EmoBox's way: an utterance's states are a file, one in each of the folders."""
 
-    def __init__(self, folder: Path, rows: np.ndarray, classes: Tensor) -> None:
-        self.folder, self.rows, self.classes = folder, rows, classes
+    def __init__(self, folders: Sequence[Path], rows: np.ndarray, classes: Tensor) -> None:
+        self.folders, self.rows, self.classes = folders, rows, classes
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
         row = int(self.rows[place])
-        return torch.from_numpy(np.load(self.folder / f"{row}.npy")), self.classes[row]
+        return *(torch.from_numpy(np.load(folder / f"{row}.npy")) for folder in self.folders), self.classes[row]
 
 
-class FromMemory(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Utterances as items of a list: speech, text, class."""
+class FromMemory(Dataset[tuple[Tensor, ...]]):
+    """Utterances as items of a list: the states of each stream, and the class."""
 
-    def __init__(self, table: Table, rows: np.ndarray, classes: Tensor) -> None:
-        def states(stream: Packed, row: int) -> Tensor:
-            return stream.values[0, stream.offsets[row] : stream.offsets[row + 1]].float()
-
-        assert table.text is not None
-        self.items = [
-            (states(table.speech["word"], row), states(table.text, row), classes[row]) for row in rows.tolist()
-        ]
+    def __init__(self, streams: Sequence[Packed], rows: np.ndarray, classes: Tensor) -> None:
+        self.items = [(*(states_of(stream, row) for stream in streams), classes[row]) for row in rows.tolist()]
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
         return self.items[place]
+
+
+def states_of(stream: Packed, row: int) -> Tensor:
+    """One utterance's (T, DIM), float32."""
+    return stream.values[0, stream.offsets[row] : stream.offsets[row + 1]].float()
+
+
+def write_files(folder: Path, stream: Packed, num: int) -> Path:
+    """The first ``num`` utterances, each in a file of ``folder``, which is made."""
+    folder.mkdir()
+    for row in range(num):
+        np.save(folder / f"{row}.npy", states_of(stream, row).cpu().numpy())
+    return folder
 
 
 def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -263,6 +292,7 @@ def loaders_of(
 
 
 def loader_contestants(
+    name: str,
     make: Callable[[np.ndarray], Dataset[Any]],
     collate: Callable[[list[Any]], Any],
     build: Callable[[], nn.Module],
@@ -277,7 +307,12 @@ def loader_contestants(
         loader_epoch(head, loaders, run.learning_rate, device)
         return lambda: took(lambda: loader_epoch(head, loaders, run.learning_rate, device), device).scaled(factor)
 
-    return {f"{workers} workers": contestant(workers) for workers in (0, 2)}
+    return {f"{name}, {workers} workers": contestant(workers) for workers in (0, 2)}
+
+
+def fastest(found: dict[str, Took], name: str) -> float:
+    """Wall seconds of the loader design, with as many workers as did best."""
+    return min(took.wall for contestant, took in found.items() if contestant.startswith(f"{name}, "))
 
 
 # --------------------------------------------------------------------------------------------------------------- ours
@@ -309,10 +344,10 @@ def serially(table: Table, targets: Targets, build: Callable[[], nn.Module], run
     return Took(marks[2][0] - marks[0][0], marks[2][1] - marks[0][1]).scaled(factor / 2)
 
 
-def build_of(kind: str, layers: int = 1, granularity: str = "word") -> Callable[[], nn.Module]:
-    """Makes the head as it is by default."""
+def build_of(kind: str, layers: int = 1, granularity: str = "word", **options: int) -> Callable[[], nn.Module]:
+    """Makes the head, by default but for its ``options``."""
     inputs = heads.Inputs(DIM, DIM, (granularity,), layers)
-    return lambda: HEADS[kind].build(inputs, CLASSES, HEADS[kind].options())
+    return lambda: HEADS[kind].build(inputs, CLASSES, HEADS[kind].options(**options))
 
 
 # -------------------------------------------------------------------------------------------------------------- parts
@@ -320,7 +355,7 @@ def build_of(kind: str, layers: int = 1, granularity: str = "word") -> Callable[
 
 def probe(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """SUPERB's probe, one layer."""
-    lengths = lengths_of(UTTERANCES, SECONDS * FRAMES_A_SECOND)
+    lengths = lengths_of(UTTERANCES, FRAMES_A_SECOND)
     sample = min(UTTERANCES, args.files)
     means = packed(np.ones(UTTERANCES, dtype=np.int64), 1, device, torch.float32)
     table = Table(tuple(map(str, range(UTTERANCES))), {"frame": means})
@@ -329,12 +364,9 @@ def probe(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     pooling = took(frames.means, torch.device("cpu")).scaled(UTTERANCES / sample)
     some = runs_of(sample, layer=0)[0]
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        folder = Path(name)
-        for row in range(sample):
-            states = frames.values[0, frames.offsets[row] : frames.offsets[row + 1]]
-            np.save(folder / f"{row}.npy", states.float().numpy())
         contestants = loader_contestants(
-            partial(FromFiles, folder, classes=targets.classes),
+            "files",
+            partial(FromFiles, [write_files(Path(name) / "frame", frames, sample)], classes=targets.classes),
             collate_frames,
             FrameProbe,
             some,
@@ -346,7 +378,7 @@ def probe(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         contestants["ours, 25 runs"] = lambda: ours(table, targets, build, runs, args.epochs, 1)
         found = compete(contestants, args.repeats)
     note = f"files: {sample} of {UTTERANCES} utterances, scaled up; ours: all; pooling once: {pooling.wall:.2f} s"
-    base = min(found["0 workers"].wall, found["2 workers"].wall)
+    base = fastest(found, "files")
     show("SUPERB's probe, one layer; seconds a run and epoch", found, base, note)
     return {"seconds": asdict(found), "ratio": base / found["ours, 25 runs"].wall, "pooling_s": pooling.wall}
 
@@ -354,29 +386,36 @@ def probe(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 def coattention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Word-level co-attention."""
     num = args.utterances
-    words = lengths_of(num, WORDS)
+    words = lengths_of(num, WORDS_A_SECOND)
     tokens = np.ceil(TOKENS_A_WORD * words).astype(np.int64) + 2
     table = Table(tuple(map(str, range(num))), {"word": packed(words, 1, device)}, packed(tokens, 1, device))
-    targets, runs, build = targets_of(num), runs_of(num, layer=0), build_of("coattention")
+    targets, runs, build = targets_of(num), runs_of(num, layer=0), build_of("coattention", width=args.width)
     factor = UTTERANCES / num
-    contestants = loader_contestants(
-        partial(FromMemory, table, classes=targets.classes), collate_words, build, runs[0], device, factor
-    )
-    contestants["serial"] = lambda: serially(table, targets, build, runs[0], factor)
-    contestants["ours, 25 runs"] = lambda: ours(table, targets, build, runs, 1, factor)
-    found = compete(contestants, args.repeats)
+    streams = [table.speech["word"], table.text]
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folders = [write_files(Path(name) / str(place), stream, num) for place, stream in enumerate(streams)]
+        contestants: dict[str, Contestant] = {}
+        for kind, make in (
+            ("files", partial(FromFiles, folders, classes=targets.classes)),
+            ("items", partial(FromMemory, streams, classes=targets.classes)),
+        ):
+            contestants |= loader_contestants(kind, make, collate_words, build, runs[0], device, factor)
+        contestants["serial"] = lambda: serially(table, targets, build, runs[0], factor)
+        contestants["ours, 25 runs"] = lambda: ours(table, targets, build, runs, 1, factor)
+        found = compete(contestants, args.repeats)
     rate, work = matrix_rate(device), arithmetic(table, build, runs[0]) * factor
     share = work / found["ours, 25 runs"].wall / rate
-    base = min(found["0 workers"].wall, found["2 workers"].wall)
+    base = fastest(found, "files")
     note = (
         f"{num} of {UTTERANCES} utterances, scaled up; {work / 1e9:.0f} GFLOP a run and epoch without padding at "
         f"{rate / 1e9:.0f} GFLOP/s measured: {work / rate:.2f} s; ours reaches {share:.0%} of the matrix rate"
     )
-    show("word-level co-attention; seconds a run and epoch", found, base, note)
+    show(f"word-level co-attention of width {args.width}; seconds a run and epoch", found, base, note)
     mine = found["ours, 25 runs"].wall
     return {
         "seconds": asdict(found),
         "ratio": base / mine,
+        "ratio_items": fastest(found, "items") / mine,
         "ratio_serial": found["serial"].wall / mine,
         "gflop": work / 1e9,
         "gflop_per_s": rate / 1e9,
@@ -458,6 +497,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
     parser.add_argument("--repeats", type=int, default=2, help="interleaved repetitions")
     parser.add_argument("--utterances", type=int, default=600, help="of the co-attention; the rest is scaled up")
+    parser.add_argument("--width", type=int, default=256, help="of the co-attention; its default")
     parser.add_argument("--files", type=int, default=400, help=".npy files of frames; the rest is scaled up")
     parser.add_argument("--epochs", type=int, default=10, help="of the probe that are timed")
     parser.add_argument("--folder", type=Path, help="where the .npy files are written; default: the system's")

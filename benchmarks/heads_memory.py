@@ -27,9 +27,8 @@ from benchmarks.heads import (
     DIM,
     FRAMES_A_SECOND,
     LAYERS,
-    SECONDS,
     TOKENS_A_WORD,
-    WORDS,
+    WORDS_A_SECOND,
     lengths_of,
     packed,
     runs_of,
@@ -43,8 +42,7 @@ from mmser.train.sharing import batches_of, in_order, most_together, pieces_of
 from mmser.train.stack import flat, initial_head
 from mmser.train.table import Table
 
-MEANS = {"utterance": 1.0, "word": WORDS, "frame": SECONDS * FRAMES_A_SECOND}
-"""States of an utterance."""
+STATES_A_SECOND = {"word": WORDS_A_SECOND, "frame": FRAMES_A_SECOND}
 
 
 class Case(NamedTuple):
@@ -78,8 +76,8 @@ CASES = {
 def table_of(case: Case, num: int) -> Table:
     """Random states of the case's granularity, and tokens where its head reads them."""
     device, alike = torch.device("cpu"), case.granularity == "utterance"
-    lengths = np.ones(num, np.int64) if alike else lengths_of(num, MEANS[case.granularity])
-    text = packed(lengths_of(num, WORDS * TOKENS_A_WORD), 1, device) if HEADS[case.head].needs_text else None
+    lengths = np.ones(num, np.int64) if alike else lengths_of(num, STATES_A_SECOND[case.granularity])
+    text = packed(lengths_of(num, WORDS_A_SECOND * TOKENS_A_WORD), 1, device) if HEADS[case.head].needs_text else None
     return Table(tuple(map(str, range(num))), {case.granularity: packed(lengths, case.layers, device)}, text)
 
 

@@ -117,9 +117,9 @@ def order_of(run: Run, epoch: int, lengths: NDArray[np.int64], batch_size: int) 
     Which rows form a batch is a plain shuffle by the run's seed. In which order the full batches come is drawn too, but
     the draw is the epoch's, not the run's: it says that the third batch, say, is the longest-but-four. So the batches
     that a stack meets at one step are of about one length, whatever the seeds, and little padding is computed. (With
-    25 runs on sentences of a log-normal number of words, the padded length falls from 2.4 to 1.04 times what one run
-    alone would have.) Within a batch the order sways nothing but rounding; sorted, a batch can be computed in parts
-    that hold little padding.
+    25 runs on sentences as long as IEMOCAP's, the padded length falls from 1.8 to 1.05 times what one run alone would
+    have.) Within a batch the order sways nothing but rounding; sorted, a batch can be computed in parts that hold
+    little padding.
 
     Args:
         run: its seed and training rows.
