@@ -129,6 +129,7 @@ def on_the_device(table: Table) -> Table:
 def main() -> None:
     """Train an epoch of every head as many runs, and of a probe run by run and serially, here and there."""
     library = register()
+    torch.set_num_threads(1)  # autograd has threads for the device from the first backward pass on: no fork after it
     table, labels = a_table(), some_labels()
     cases = {(kind, layers): case for case, (kind, _, layers) in CASES.items()}.values()
     for case in cases:

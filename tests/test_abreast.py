@@ -163,12 +163,12 @@ def test_a_gpu_one_core_one_piece_or_little_memory_take_one_by_one(
     assert found == [(piece, os.getpid(), cores, threading.current_thread()) for piece in range(pieces)]
 
 
-def test_no_fork_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fork_beside_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its driver's threads would be missing in the child."""
     monkeypatch.setattr(module.sys, "platform", "linux")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     assert not can_fork()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert can_fork()
     monkeypatch.setattr(module.sys, "platform", "darwin")
     assert not can_fork()

@@ -57,8 +57,8 @@ def abreast(
 
 
 def can_fork() -> bool:
-    """Whether a forked process may train: not beside a GPU's threads, nor on macOS, whose libraries forbid it."""
-    return sys.platform == "linux" and not torch.cuda.is_available()
+    """Whether a forked process may train: not beside a GPU's threads, whoever made it, nor where macOS forbids it."""
+    return sys.platform == "linux" and not torch.accelerator.is_available()
 
 
 class _Raised(Exception):  # noqa: N818
