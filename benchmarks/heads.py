@@ -497,7 +497,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
     parser.add_argument("--repeats", type=int, default=2, help="interleaved repetitions")
     parser.add_argument("--utterances", type=int, default=600, help="of the co-attention; the rest is scaled up")
-    parser.add_argument("--width", type=int, default=256, help="of the co-attention; its default")
+    width = HEADS["coattention"].options().width
+    parser.add_argument("--width", type=int, default=width, help="of the co-attention; default: its own")
     parser.add_argument("--files", type=int, default=400, help=".npy files of frames; the rest is scaled up")
     parser.add_argument("--epochs", type=int, default=10, help="of the probe that are timed")
     parser.add_argument("--folder", type=Path, help="where the .npy files are written; default: the system's")
