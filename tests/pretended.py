@@ -22,7 +22,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mmser.train import engine
+from mmser.train import engine, memory
 from mmser.train.packed import Packed
 from mmser.train.serial import train_serially
 from mmser.train.table import Table
@@ -142,8 +142,8 @@ def compare(case: str, table: Table, labels: engine.Targets, training: engine.Tr
     """Train two runs of one head on both sides."""
     build, runs = a_build(case), [a_run(case, num_train=18), a_run(case, seed=9, first=2, num_train=12)]
     here = engine.train(table, labels, build, runs, training)
-    # Storage that is not there has no addresses to count memory by.
-    with Pretending(), patch.object(engine, "max_stacked", lambda *_: len(runs)):
+    # Storage that is not there has no addresses to count memory by; what is tried to count it is computed.
+    with Pretending(), patch.object(memory._Held, "_storages", lambda *_: []):
         there = on_the_device(table)
         found = engine.train(there, labels, build, runs, training)
         said = engine.outputs(there, build, found, [run.dev_rows for run in runs])
