@@ -2,6 +2,7 @@
 
     python -m benchmarks.heads
     python -m benchmarks.heads --parts coattention --utterances 5531 --threads 1
+    python -m benchmarks.heads --parts coattention --same-products
     python -m benchmarks.heads --device cuda
 
 Three parts, each on features of IEMOCAP's shape (5531 utterances as long as its own, 11.4 words in 4.5 s as Busso et
@@ -12,7 +13,9 @@ train, as in five folds.
 torch ``DataLoader``) beside ours, alone and 25 at once. ``coattention``: word-level co-attention, 5 folds x 5 seeds.
 The same design (a ``.npy`` of word states and one of token states an utterance), the same with the states resident as
 items of its data set, our serial loop (:mod:`mmser.train.serial`) and ours, with the share of the machine's measured
-matrix rate. ``sweep``: SUPERB's learned mix over 13 layers, 5 folds x 5 seeds x 6 learning rates.
+matrix rate. Where ours takes oneDNN's products (:mod:`mmser.products`), the other designs have torch's, as such code
+has; with ``--same-products`` they have ours: that tells what the library wins from what the design does. ``sweep``:
+SUPERB's learned mix over 13 layers, 5 folds x 5 seeds x 6 learning rates.
 
 What would take hours is measured on fewer utterances or epochs and scaled up in proportion, which every line says: time
 a run and epoch is in proportion to utterances, but for batches that are fewer to choose the next one from, which only
@@ -38,10 +41,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmser import products
 from mmser.heads import HEADS
 from mmser.heads import batch as heads
 from mmser.heads.dropout import KeyedDropout
 from mmser.heads.layers import Standardise
+from mmser.heads.linear import Linear
 from mmser.train.engine import Run, Targets, Training, train
 from mmser.train.evaluate import unweighted_averages
 from mmser.train.packed import Packed
@@ -245,15 +250,25 @@ class TorchDropout(nn.Module):
         return F.dropout(values, self.rate, self.training)
 
 
-def plain(module: nn.Module) -> nn.Module:
+class Multiplied(Linear):
+    """Our layer's products for padded states, which it leaves to torch."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Outputs (B, T, N) of ``values`` (B, T, K)."""
+        return super().forward(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+
+
+def plain(module: nn.Module, same_products: bool = False) -> nn.Module:
     """A head without what only ours needs: keyed dropout, and standardising, which others do once beforehand."""
     for name, child in module.named_children():
         if isinstance(child, KeyedDropout):
             setattr(module, name, TorchDropout(child.rate))
         elif isinstance(child, Standardise):
             setattr(module, name, nn.Identity())
+        elif same_products and isinstance(child, Linear):
+            child.__class__ = Multiplied
         else:
-            plain(child)
+            plain(child, same_products)
     return module
 
 
@@ -299,11 +314,12 @@ def loader_contestants(
     run: Run,
     device: torch.device,
     factor: float,
+    same_products: bool = False,
 ) -> dict[str, Contestant]:
     """The loader design with and without workers; a first epoch, not counted, starts them and fills the page cache."""
 
     def contestant(workers: int) -> Contestant:
-        head, loaders = plain(build()).to(device), loaders_of(make, collate, run, workers)
+        head, loaders = plain(build(), same_products).to(device), loaders_of(make, collate, run, workers)
         loader_epoch(head, loaders, run.learning_rate, device)
         return lambda: took(lambda: loader_epoch(head, loaders, run.learning_rate, device), device).scaled(factor)
 
@@ -399,16 +415,20 @@ def coattention(args: argparse.Namespace, device: torch.device) -> dict[str, Any
             ("files", partial(FromFiles, folders, classes=targets.classes)),
             ("items", partial(FromMemory, streams, classes=targets.classes)),
         ):
-            contestants |= loader_contestants(kind, make, collate_words, build, runs[0], device, factor)
+            contestants |= loader_contestants(
+                kind, make, collate_words, build, runs[0], device, factor, args.same_products
+            )
         contestants["serial"] = lambda: serially(table, targets, build, runs[0], factor)
         contestants["ours, 25 runs"] = lambda: ours(table, targets, build, runs, 1, factor)
         found = compete(contestants, args.repeats)
-    rate, work = matrix_rate(device), arithmetic(table, build, runs[0]) * factor
+    torchs, rate = (matrix_rate(device, product) for product in (torch.bmm, products.multiply))
+    work = arithmetic(table, build, runs[0]) * factor
     share = work / found["ours, 25 runs"].wall / rate
     base = fastest(found, "files")
     note = (
         f"{num} of {UTTERANCES} utterances, scaled up; {work / 1e9:.0f} GFLOP a run and epoch without padding at "
-        f"{rate / 1e9:.0f} GFLOP/s measured: {work / rate:.2f} s; ours reaches {share:.0%} of the matrix rate"
+        f"{rate / 1e9:.0f} GFLOP/s measured (by torch's own products {torchs / 1e9:.0f}): {work / rate:.2f} s; ours "
+        f"reaches {share:.0%} of the matrix rate"
     )
     show(f"word-level co-attention of width {args.width}; seconds a run and epoch", found, base, note)
     mine = found["ours, 25 runs"].wall
@@ -419,6 +439,8 @@ def coattention(args: argparse.Namespace, device: torch.device) -> dict[str, Any
         "ratio_serial": found["serial"].wall / mine,
         "gflop": work / 1e9,
         "gflop_per_s": rate / 1e9,
+        "gflop_per_s_of_torch": torchs / 1e9,
+        "same_products": args.same_products,
         "share": share,
     }
 
@@ -446,12 +468,12 @@ def sweep(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- measures
 
 
-def matrix_rate(device: torch.device) -> float:
+def matrix_rate(device: torch.device, product: Callable[[Tensor, Tensor], Tensor]) -> float:
     """Floating-point operations a second in products of square float32 matrices, the best of several."""
     size = 8192 if device.type == "cuda" else 1536
-    a, b = torch.randn(2, size, size, device=device)
-    a @ b
-    return 2 * size**3 / min(took(lambda: a @ b, device).wall for _ in range(9))
+    a, b = torch.randn(2, 1, size, size, device=device)
+    product(a, b)
+    return 2 * size**3 / min(took(lambda: product(a, b), device).wall for _ in range(9))
 
 
 def arithmetic(table: Table, build: Callable[[], nn.Module], run: Run, sample: int = 64) -> float:
@@ -497,6 +519,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
     parser.add_argument("--repeats", type=int, default=2, help="interleaved repetitions")
     parser.add_argument("--utterances", type=int, default=600, help="of the co-attention; the rest is scaled up")
+    parser.add_argument("--same-products", action="store_true", help="the other designs' layers multiply as ours do")
     width = HEADS["coattention"].options().width
     parser.add_argument("--width", type=int, default=width, help="of the co-attention; default: its own")
     parser.add_argument("--files", type=int, default=400, help=".npy files of frames; the rest is scaled up")

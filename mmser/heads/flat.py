@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from mmser.heads.batch import Sequence
+from mmser.heads.function import Function
 
 
-class _Rows(torch.autograd.Function):
+class _Rows(Function):
     """``source[index]`` of (N, D), whose gradient is ``gradient[back]`` where ``held``, and 0 elsewhere.
 
     torch's own gradient of a gather adds up whatever was taken of a row. Here at most one of the copies of a row sways

@@ -7,18 +7,18 @@ call, in the layout that is wanted.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mmser import products
+from mmser.heads.function import Function
 
-class _Affine(torch.autograd.Function):
+
+class _Affine(Function):
     """``values @ weight.T + bias`` of R runs: (R, S, K), (R, N, K) and (R, N) or None to (R, S, N)."""
 
     @staticmethod
     def forward(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is None:
-            return torch.bmm(values, weight.mT)
-        return torch.baddbmm(bias.unsqueeze(1), values, weight.mT)
+        return products.multiply(values, weight.mT, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:  # noqa: ARG004
@@ -28,7 +28,11 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, weight = ctx.saved_tensors
         of_values, _, of_bias = ctx.needs_input_grad
-        return gradient @ weight if of_values else None, gradient.mT @ values, gradient.sum(1) if of_bias else None
+        return (
+            products.multiply(gradient, weight) if of_values else None,
+            products.multiply(gradient.mT, values),
+            gradient.sum(1) if of_bias else None,
+        )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> tuple[Tensor, int]:
@@ -48,11 +52,11 @@ class Linear(nn.Linear):
     """``torch.nn.Linear``; of states end to end, (S, K) to (S, N), in products that stack (:mod:`mmser.heads.flat`)."""
 
     stacked = False
-    """Whether ``vmap`` is to come; alone torch's own is as good and quicker to call."""
+    """Whether ``vmap`` is to come; alone torch's own is as good and quicker to call, but where oneDNN is faster."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Each state by itself."""
-        if values.dim() != 2 or not self.stacked:
+        if values.dim() != 2 or not (self.stacked or products.by_onednn()):
             return super().forward(values)
         bias = None if self.bias is None else self.bias.unsqueeze(0)
         return _Affine.apply(values.unsqueeze(0), self.weight.unsqueeze(0), bias).squeeze(0)

@@ -25,6 +25,10 @@ PART = 8
 """Utterances that are computed at a time where padding costs. A batch lies from its shortest utterance to its longest,
 so in parts of 8 little of what is computed is padding; smaller parts gain no more."""
 
+STEP = 16
+"""States end to end are filled up to a multiple of this. Sizes come again that way: what oneDNN prepares for a size is
+there already, and what one batch frees another can take."""
+
 _MEANS = 32
 """Utterances averaged at a time: 150 MB of frames for half a minute each."""
 
@@ -213,14 +217,16 @@ def _end_to_end(lengths: Tensor) -> heads.Flat:
     """Where the states of R batches stand that hold utterances of these ``lengths`` (R, B).
 
     >>> where = _end_to_end(torch.tensor([[2, 1], [0, 2]]))
-    >>> where.utterance.tolist(), where.step.tolist()
-    ([[0, 0, 1], [1, 1, 1]], [[0, 1, 0], [0, 1, 1]])
-    >>> where.held.tolist(), where.first.tolist()
-    ([[True, True, True], [True, True, False]], [[0, 2], [0, 0]])
+    >>> where.utterance.shape
+    torch.Size([2, 16])
+    >>> where.utterance[:, :4].tolist(), where.step[:, :4].tolist()
+    ([[0, 0, 1, 1], [1, 1, 1, 1]], [[0, 1, 0, 0], [0, 1, 1, 1]])
+    >>> where.held[:, :4].tolist(), where.first.tolist()
+    ([[True, True, True, False], [True, True, False, False]], [[0, 2], [0, 0]])
     """
     ends = lengths.cumsum(1)
     starts, total = ends - lengths, ends[:, -1:]
-    place = torch.arange(max(1, int(total.max()))).expand(len(lengths), -1)
+    place = torch.arange(-(-max(1, int(total.max())) // STEP) * STEP).expand(len(lengths), -1)
     filled = torch.minimum(place, total - 1).clamp_(min=0)  # what fills up repeats the last state
     utterance = torch.searchsorted(ends, filled, right=True).clamp_(max=lengths.shape[1] - 1)
     step = filled - starts.gather(1, utterance)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mmser import products
 from mmser.train.plan import Run
 from mmser.train.stack import flat
 from mmser.train.table import Table
@@ -25,7 +26,8 @@ FLAT_TOGETHER = 12
 with the most states, so fewer hold less that is only filled up."""
 ALONE_FLOP = 2e9
 """Operations of a step from which such a run fills a core by itself: there is then nothing to fill up, and nothing to
-rewrite for many. Measured (docs/benchmarks.md): co-attention of width 128 is as fast alone as among 12."""
+rewrite for many. Measured (docs/benchmarks.md): co-attention of width 128 is about as fast alone as among 12. Twice as
+many where oneDNN makes products twice as fast, and all else in a step weighs twice as much."""
 
 
 def most_together(table: Table, head: nn.Module, batch_size: int) -> int | None:
@@ -37,7 +39,7 @@ def most_together(table: Table, head: nn.Module, batch_size: int) -> int | None:
     # A product takes 2 operations a weight and state forward, and twice that backward.
     parameters = sum(parameter.numel() for parameter in head.parameters())
     step = 6.0 * parameters * batch_size * float(np.mean(table.lengths))
-    return 1 if step >= ALONE_FLOP else FLAT_TOGETHER
+    return 1 if step >= ALONE_FLOP * (2 if products.by_onednn() else 1) else FLAT_TOGETHER
 
 
 def pieces_of(keys: Sequence[Hashable], together: int | None, most: int) -> list[slice]:

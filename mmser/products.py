@@ -1,0 +1,64 @@
+"""Products of matrices, by whichever of the two libraries that torch brings for processors is the faster on this one.
+
+torch hands float32 products on a processor to MKL, whose AVX-512 kernels are for Intel's processors: on AMD's it keeps
+to AVX2. oneDNN, which torch has for its convolutions, does not ask who made the processor. On a Zen 5 its products take
+less than half the time of MKL's (docs/benchmarks.md). Elsewhere torch's own choice stays.
+"""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_SCHEMA = (
+    "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
+)
+"""oneDNN's linear layer as torch's compiler calls it. It is no public function, so what it takes is looked at first."""
+
+
+@cache
+def by_onednn() -> bool:
+    """Whether oneDNN is the faster library here: on AMD's processors with AVX-512, where torch would take MKL.
+
+    It follows from the machine and from torch, not from a measurement: a run repeats to the bit.
+    """
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and operator is not None
+        and str(operator.default._schema) == _SCHEMA
+        and "AuthenticAMD" in _processor()
+    )
+
+
+def _processor() -> str:
+    """What the system says of the first processor, its maker included."""
+    if platform.system() != "Linux":
+        return platform.processor()
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        return next((line for line in lines if line.startswith("vendor_id")), "")
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``values @ weight.T + bias`` by oneDNN, without a gradient: (..., K), (N, K) and (N,) to (..., N).
+
+    For float32 on the CPU, where :func:`by_onednn`.
+    """
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    return found
+
+
+def multiply(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``left @ right`` of R pairs of matrices, (R, M, K) and (R, K, N) to (R, M, N), plus a ``bias`` (R, N).
+
+    Without a gradient: for autograd functions.
+    """
+    if left.device.type != "cpu" or left.dtype != torch.float32 or not by_onednn():
+        return torch.bmm(left, right) if bias is None else torch.baddbmm(bias.unsqueeze(1), left, right)
+    biases = [None] * len(left) if bias is None else bias.unbind()
+    found = [linear(*own) for own in zip(left.unbind(), right.mT.unbind(), biases, strict=True)]
+    return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
