@@ -10,12 +10,16 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _SCHEMA = (
     "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
 )
 """oneDNN's linear layer as torch's compiler calls it. It is no public function, so what it takes is looked at first."""
+
+SMALLEST_LAYER = 1 << 16
+"""Weights of a layer from which a frozen model gains: oneDNN prepares code for every size of batch, which takes as long
+as the products of a small layer."""
 
 
 @cache
@@ -62,3 +66,25 @@ def multiply(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     biases = [None] * len(left) if bias is None else bias.unbind()
     found = [linear(*own) for own in zip(left.unbind(), right.mT.unbind(), biases, strict=True)]
     return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+
+
+class _Layer(nn.Linear):
+    """A layer of a frozen model."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """As ``torch.nn.Linear``, but for the gradient."""
+        if values.device.type != "cpu" or values.dtype != torch.float32:
+            return super().forward(values)
+        return linear(values, self.weight, self.bias)
+
+
+def for_inference(model: nn.Module) -> None:
+    """Let the large linear layers of a frozen ``model`` multiply by oneDNN, if :func:`by_onednn`; in place.
+
+    Names and weights stay as they are. No gradient reaches anything before such a layer, or in it.
+    """
+    if not by_onednn():
+        return
+    for module in model.modules():
+        if type(module) is nn.Linear and module.weight.numel() >= SMALLEST_LAYER:
+            module.__class__ = _Layer

@@ -10,6 +10,8 @@ from browser import browser as browser
 from small_ablation import write_ablation
 from small_study import Study, make_study
 
+from mmser import products
+
 
 @pytest.fixture(scope="session")
 def speech_data() -> Path:
@@ -32,6 +34,26 @@ def threads() -> Iterator[Callable[[int], None]]:
 def one_thread(threads: Callable[[int], None]) -> None:
     """Training happens in this process, where it can be watched, and not in one for each core."""
     threads(1)
+
+
+@pytest.fixture(
+    params=[
+        "torch",
+        pytest.param(
+            "onednn",
+            marks=pytest.mark.skipif(
+                not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
+                reason="this torch has no oneDNN",
+            ),
+        ),
+    ]
+)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Products by one library, whatever the machine and however small the layers."""
+    name = str(request.param)
+    monkeypatch.setattr(products, "by_onednn", lambda: name == "onednn")
+    monkeypatch.setattr(products, "SMALLEST_LAYER", 1)
+    return name
 
 
 @pytest.fixture(scope="session")

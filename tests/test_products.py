@@ -9,6 +9,8 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from mmser import products
+from mmser.extract.speech import SpeechEncoder, load_speech_encoder
+from mmser.extract.text import TextEncoder, load_text_encoder
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.heads.linear import Linear
@@ -16,19 +18,6 @@ from mmser.train.engine import Run, Targets, Training, train
 from mmser.train.packed import Packed
 from mmser.train.serial import train_serially
 from mmser.train.table import Table
-
-needs_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
-    reason="this torch has no oneDNN",
-)
-
-
-@pytest.fixture(params=["torch", pytest.param("onednn", marks=needs_onednn)])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Products by one library, whatever the machine."""
-    name = str(request.param)
-    monkeypatch.setattr(products, "by_onednn", lambda: name == "onednn")
-    return name
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -93,6 +82,38 @@ def test_stacked_layers_are_torchs_own(library: str) -> None:
             torch.testing.assert_close(found[name][place], parameter.grad, rtol=1e-5, atol=1e-5)
 
 
+def test_a_frozen_models_layers_are_torchs_own(library: str) -> None:
+    """Whatever they are given; and what the model says of itself stays."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4, bias=False)).eval()
+    before, states = {name: value.clone() for name, value in model.state_dict().items()}, torch.randn(2, 7, 6)
+    with torch.inference_mode():
+        expected = [model(own) for own in (states, states[0], states[:0])]
+        products.for_inference(model)
+        assert (type(model[0]) is nn.Linear) == (library == "torch")
+        for own, wanted in zip((states, states[0], states[:0]), expected, strict=True):
+            torch.testing.assert_close(model(own), wanted, rtol=1e-5, atol=1e-6)
+        assert {name: value.tolist() for name, value in model.state_dict().items()} == {
+            name: value.tolist() for name, value in before.items()
+        }
+        assert model.to(torch.bfloat16)(states.bfloat16()).dtype == torch.bfloat16
+
+
+def test_small_layers_are_left_to_torch(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "SMALLEST_LAYER", 30)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(6, 5))
+    products.for_inference(model)
+    assert [type(layer) is nn.Linear for layer in model] == [True, library == "torch"]
+
+
+@pytest.mark.parametrize("load", [load_speech_encoder, load_text_encoder])
+def test_encoders_have_such_layers(load: Callable[[str], SpeechEncoder | TextEncoder], library: str) -> None:
+    model = load("builtin:tiny").model
+    plain = [type(layer) is nn.Linear for layer in model.modules() if isinstance(layer, nn.Linear)]
+    assert plain
+    assert set(plain) == {library == "torch"}
+
+
 def a_table() -> Table:
     """Thirty utterances of one to eight words: their states end to end are seldom a multiple of what they fill up."""
     rng = np.random.default_rng(2)
@@ -134,7 +155,7 @@ def asked_anew() -> Iterator[None]:
     products.by_onednn.cache_clear()
 
 
-@needs_onednn
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL, which is what oneDNN outdoes")
 @pytest.mark.parametrize(
     ("processor", "capability", "expected"),

@@ -69,7 +69,7 @@ def assert_plain(
 
 
 @pytest.mark.parametrize("kind", SPEECH)
-def test_states_do_not_depend_on_the_batch(gallery: dict[str, Path], kind: str) -> None:
+def test_states_do_not_depend_on_the_batch(gallery: dict[str, Path], kind: str, library: str) -> None:
     encoder = load_speech_encoder(str(gallery[kind]))
     assert encoder.batchable
     for lengths in BATCHES.values():

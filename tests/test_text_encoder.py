@@ -41,7 +41,7 @@ def assert_plain(folder: Path, encoder: TextEncoder, texts: tuple[str, ...], sha
 
 
 @pytest.mark.parametrize("kind", TEXT)
-def test_states_do_not_depend_on_the_batch(gallery: dict[str, Path], kind: str) -> None:
+def test_states_do_not_depend_on_the_batch(gallery: dict[str, Path], kind: str, library: str) -> None:
     encoder = load_text_encoder(str(gallery[kind]))
     assert encoder.batchable
     for texts in (TEXTS, TEXTS[::-1], TEXTS[1:3], ("a word", "no word"), ("a",)):

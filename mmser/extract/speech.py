@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils import parametrize
 
+from mmser import products
 from mmser.errors import EncoderError
 from mmser.extract import builtin
 from mmser.extract.loading import COMPUTE, load, load_model, parse_source, relative_error, weights_digest
@@ -127,6 +128,7 @@ class SpeechEncoder:
         self.num_layers = int(config.num_hidden_layers) + 1
         _fold_weight_norms(self.model)
         self._masked = _mask_padding(self.model, FrameGrid(strides[0], kernels[0]), self.grid)
+        products.for_inference(self.model)
         self.model = self.model.to(self.device).eval()
         self.batchable = self._check_batching()
 

@@ -13,6 +13,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
+from mmser import products
 from mmser.errors import EncoderError
 from mmser.extract import builtin
 from mmser.extract.loading import COMPUTE, load, load_model, parse_source, relative_error, weights_digest
@@ -69,6 +70,7 @@ class TextEncoder:
         self._digest = weights_digest(model)
         self.compute = "float32"
         self._tokenizer_digest = _tokenizer_digest(tokenizer)
+        products.for_inference(model)
         self.model = model.to(self.device).eval()
         self.dim = int(model.config.hidden_size)
         self.num_layers = int(model.config.num_hidden_layers) + 1
