@@ -259,6 +259,9 @@ def test_the_notes_of_cells_are_said_once_and_a_fitted_fusion_goes_without_an_or
     (note,) = (line for line in said if line.startswith("Note: "))
     assert note.startswith("Note: svm: no oracle figure of late-fusion: svm is fitted on what its members say after")
     cells = tmp_path / "ablation" / "cells"
+    assert list(done.notes) == ["svm", "svm again"]
+    assert done.notes["svm again"] == json.loads((cells / "svm-again" / "summary.json").read_text())["notes"]
+    assert done.notes["svm again"][0].startswith("no oracle figure of late-fusion")
     leaking = {path.parent.name: json.loads(path.read_text())["lines"] for path in cells.glob("*/oracle.json")}
     assert {name: [line["head"] for line in lines] for name, lines in leaking.items()} == {
         "text": ["text-probe"],

@@ -472,3 +472,11 @@ def test_the_demo_goes_the_whole_way(small_demo: Path) -> None:
     # and it is a cache like any other
     assert mmser("cache", "verify", "cache/demo").exit_code == 0
     assert mmser("train-head", "cache/demo", "--head", "text-probe", "--epochs", 1).exit_code == 0
+
+
+def test_the_demo_says_before_it_works_that_a_file_is_in_the_way(inside: Path) -> None:
+    (inside / "mine").write_text("a file")
+    result = mmser("demo", "--runs", "mine")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: mine: File exists; give another path to write to"
+    assert [path.name for path in inside.iterdir()] == ["mine"]

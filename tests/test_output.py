@@ -134,6 +134,7 @@ GRID = """
 [base]
 head = "speech-probe"
 epochs = 2
+momentum = 0.5
 set = { hidden = 4 }
 [axes]
 layer = [9, 7]
@@ -153,6 +154,8 @@ def test_an_ablation_and_its_report_as_json(cache: Path, tmp_path: Path) -> None
     assert result.exit_code == 3
     found = json.loads(result.stdout)
     assert found["failures"] == plan["failures"]
+    assert found["notes"] == {"layer 9": stored(folder / "cells" / "9" / "summary.json")["notes"]}
+    assert "--momentum 0.5" in found["notes"]["layer 9"][0]
     assert found["lines"] == [stored(folder / "cells" / "9" / "summary.json")["lines"][0] | {"head": "layer 9"}]
     assert "1 of 2 cells could not be trained" in result.stderr
     quiet = mmser(*asked, "-q")

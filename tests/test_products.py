@@ -141,11 +141,24 @@ def test_training_comes_to_what_the_serial_loop_comes_to(library: str, together:
             torch.testing.assert_close(found.state[name], weights, rtol=1e-5, atol=1e-5)
 
 
-def test_states_end_to_end_are_filled_up_to_sizes_that_come_again() -> None:
+def test_states_end_to_end_are_filled_up_to_sizes_that_come_again(library: str) -> None:
     table = a_table()
-    sizes = {table.gather(torch.arange(start, start + 8)[None], flat=True).text.values.shape[1] for start in range(20)}
-    assert len(sizes) > 1
-    assert all(size % 16 == 0 for size in sizes)
+    lengths = table.text.lengths
+    for start in range(20):
+        rows = torch.arange(start, start + 8)
+        size = table.gather(rows[None], flat=True).text.values.shape[1]
+        states = int(lengths[rows].sum())
+        assert size == (states if library == "torch" else -(-states // 16) * 16)
+
+
+def test_there_are_eight_sizes_to_an_octave_at_most_an_eighth_apart(library: str) -> None:
+    sizes = [products.filled_up(rows) for rows in range(1, 4097)]
+    assert all(size >= rows for rows, size in enumerate(sizes, 1))
+    if library == "torch":
+        assert sizes == list(range(1, 4097))
+    else:
+        assert len(set(sizes)) == 8 + 8 * 5  # up to 128, and in each of the five octaves after it
+        assert all(size <= 1.125 * rows for rows, size in enumerate(sizes, 1) if rows > 128)
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ class Ablation:
     """The same for ratings."""
     failures: Mapping[str, str]
     """Cells that could not be trained, with the reason."""
+    notes: Mapping[str, Sequence[str]]
+    """What must be known of a row's figures, by its name in the table; of rows that have any."""
 
 
 def ablate(
@@ -85,8 +87,9 @@ def ablate(
                 if cell.name not in failed:
                     _say_notes(folder, cell, noted, say)
         write_failures(folder, failures)
-        lines, rating_lines = _lines(folder, [cell for cell in grid.cells if cell.name not in failures])
-        return Ablation(folder, lines, rating_lines, failures)
+        finished = [cell for cell in grid.cells if cell.name not in failures]
+        notes = {cell.row: found for cell in finished if (found := _notes(folder, cell))}
+        return Ablation(folder, *_lines(folder, finished), failures, notes)
 
 
 def _train(
@@ -133,10 +136,15 @@ def _figures(folder: Path, cell: Cell) -> str:
 
 def _say_notes(folder: Path, cell: Cell, noted: set[str], say: Callable[[str], Any]) -> None:
     """Say what must be known of a cell's figures, but for what was said of another: some is true of all utterances."""
-    for note in read_json(cell_folder(folder, cell.name) / "summary.json")["notes"]:
+    for note in _notes(folder, cell):
         if note not in noted:
             say(f"Note: {cell.row}: {note}")
         noted.add(note)
+
+
+def _notes(folder: Path, cell: Cell) -> list[str]:
+    found: list[str] = read_json(cell_folder(folder, cell.name) / "summary.json")["notes"]
+    return found
 
 
 def _lines(folder: Path, cells: Sequence[Cell]) -> tuple[list[Line], list[RatingLine]]:

@@ -213,7 +213,7 @@ def _plan_json(plan: "Plan") -> dict[str, Any]:
 
 
 def _ablation_json(done: "Ablation") -> dict[str, Any]:
-    """The rows of the table, and the cells that have none."""
+    """The rows of the table, what must be known of them, and the cells that have none."""
     from mmser.train.folder import as_json
 
     return {
@@ -221,6 +221,7 @@ def _ablation_json(done: "Ablation") -> dict[str, Any]:
         "lines": [as_json(asdict(line)) for line in done.lines],
         "rating_lines": [as_json(asdict(line)) for line in done.rating_lines],
         "failures": dict(done.failures),
+        "notes": {row: list(notes) for row, notes in done.notes.items()},
     }
 
 

@@ -68,6 +68,7 @@ def demo(
         MmserError: espeak-ng is not installed (says how), or a folder holds something else.
     """
     corpus = cache.with_name(f"{cache.name}-corpus")
+    runs.mkdir(parents=True, exist_ok=True)  # what is in the way there is better known before the work than after it
     say(
         f"Speaking {len(SPEAKERS) * len(EMOTIONS) * num_sentences} utterances: {len(SPEAKERS)} voices, "
         f"{len(EMOTIONS)} emotions, told by the words, by the voice, or by both (espeak-ng)"

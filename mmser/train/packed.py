@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from mmser import products
 from mmser.errors import ProtocolError
 from mmser.heads import batch as heads
 from mmser.heads.layers import masked_mean
@@ -24,10 +25,6 @@ NO_LINK = {"word": -1, "time": -1, "lexicon": 0}
 PART = 8
 """Utterances that are computed at a time where padding costs. A batch lies from its shortest utterance to its longest,
 so in parts of 8 little of what is computed is padding; smaller parts gain no more."""
-
-STEP = 16
-"""States end to end are filled up to a multiple of this. Sizes come again that way: what oneDNN prepares for a size is
-there already, and what one batch frees another can take."""
 
 _MEANS = 32
 """Utterances averaged at a time: 150 MB of frames for half a minute each."""
@@ -216,17 +213,15 @@ def _linked(name: str, link: Tensor | None, index: Tensor, mask: Tensor) -> Tens
 def _end_to_end(lengths: Tensor) -> heads.Flat:
     """Where the states of R batches stand that hold utterances of these ``lengths`` (R, B).
 
-    >>> where = _end_to_end(torch.tensor([[2, 1], [0, 2]]))
-    >>> where.utterance.shape
-    torch.Size([2, 16])
-    >>> where.utterance[:, :4].tolist(), where.step[:, :4].tolist()
-    ([[0, 0, 1, 1], [1, 1, 1, 1]], [[0, 1, 0, 0], [0, 1, 1, 1]])
-    >>> where.held[:, :4].tolist(), where.first.tolist()
-    ([[True, True, True, False], [True, True, False, False]], [[0, 2], [0, 0]])
+    >>> where = _end_to_end(torch.tensor([[2, 1], [0, 2]]))  # where products are filled up, so many states and more
+    >>> where.utterance[:, :3].tolist(), where.step[:, :3].tolist()
+    ([[0, 0, 1], [1, 1, 1]], [[0, 1, 0], [0, 1, 1]])
+    >>> where.held[:, :3].tolist(), where.first.tolist()
+    ([[True, True, True], [True, True, False]], [[0, 2], [0, 0]])
     """
     ends = lengths.cumsum(1)
     starts, total = ends - lengths, ends[:, -1:]
-    place = torch.arange(-(-max(1, int(total.max())) // STEP) * STEP).expand(len(lengths), -1)
+    place = torch.arange(products.filled_up(max(1, int(total.max())))).expand(len(lengths), -1)
     filled = torch.minimum(place, total - 1).clamp_(min=0)  # what fills up repeats the last state
     utterance = torch.searchsorted(ends, filled, right=True).clamp_(max=lengths.shape[1] - 1)
     step = filled - starts.gather(1, utterance)
