@@ -17,6 +17,7 @@ _SCHEMA = (
 )
 """oneDNN's linear layer as torch's compiler calls it. It is no public function, so what it takes is looked at first."""
 
+_CPUINFO = Path("/proc/cpuinfo")
 SMALLEST_LAYER = 1 << 16
 """Weights of a layer from which a frozen model gains: oneDNN prepares code for every size of batch, which takes as long
 as the products of a small layer."""
@@ -41,9 +42,9 @@ def by_onednn() -> bool:
 
 def _processor() -> str:
     """What the system says of the first processor, its maker included."""
-    if platform.system() != "Linux":
+    if not _CPUINFO.exists():  # not Linux
         return platform.processor()
-    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+    with _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
         return next((line for line in lines if line.startswith("vendor_id")), "")
 
 

@@ -1,6 +1,8 @@
 """Products come to the same whichever library computes them, and so do layers, gradients and whole trainings."""
 
+import platform
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,6 +188,16 @@ def test_onednn_is_for_amds_processors_with_avx512(
     monkeypatch.setattr(products, "_processor", lambda: processor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert products.by_onednn() is expected
+
+
+def test_the_maker_is_read_where_the_system_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "processor", lambda: "AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD")
+    monkeypatch.setattr(products, "_CPUINFO", tmp_path / "cpuinfo")
+    assert products._processor().endswith("AuthenticAMD")
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel\t: 85\n")
+    assert products._processor() == "vendor_id\t: GenuineIntel\n"
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n")
+    assert products._processor() == ""
 
 
 def test_a_function_that_takes_something_else_is_not_called(monkeypatch: pytest.MonkeyPatch, asked_anew: None) -> None:
