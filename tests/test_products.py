@@ -101,11 +101,23 @@ def test_a_frozen_models_layers_are_torchs_own(library: str) -> None:
         assert model.to(torch.bfloat16)(states.bfloat16()).dtype == torch.bfloat16
 
 
-def test_small_layers_are_left_to_torch(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "SMALLEST_LAYER", 30)
-    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(6, 5))
-    products.for_inference(model)
-    assert [type(layer) is nn.Linear for layer in model] == [True, library == "torch"]
+def test_small_products_are_left_to_torch(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 7 rows and a weight of 30 numbers: in a stack, alone and in a frozen model; 6 rows are too few."""
+    monkeypatch.setattr(products, "SMALLEST", 7 * 30)
+    frozen = nn.Sequential(nn.Linear(6, 5))
+    products.for_inference(frozen)
+    layer, weight = Linear(6, 5), torch.randn(2, 6, 5)
+    for rows, expected in ((7, library == "onednn"), (6, False)):
+        values = torch.randn(2, rows, 6)
+        for ask in (
+            lambda own=values: products.multiply(own, weight),
+            lambda own=values: layer(own[0]),
+            lambda own=values: frozen(own[0]),
+        ):
+            with torch.no_grad(), torch.profiler.profile() as seen:
+                ask()
+            names = {event.key for event in seen.key_averages()}
+            assert ("mkldnn::_linear_pointwise" in names) == expected
 
 
 @pytest.mark.parametrize("load", [load_speech_encoder, load_text_encoder])

@@ -52,11 +52,11 @@ class Linear(nn.Linear):
     """``torch.nn.Linear``; of states end to end, (S, K) to (S, N), in products that stack (:mod:`mmser.heads.flat`)."""
 
     stacked = False
-    """Whether ``vmap`` is to come; alone torch's own is as good and quicker to call, but where oneDNN is faster."""
+    """Whether ``vmap`` is to come; alone torch's own is as good and quicker to call, but where oneDNN pays."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Each state by itself."""
-        if values.dim() != 2 or not (self.stacked or products.by_onednn()):
+        if values.dim() != 2 or not (self.stacked or products.pays(len(values), self.weight)):
             return super().forward(values)
         bias = None if self.bias is None else self.bias.unsqueeze(0)
         return _Affine.apply(values.unsqueeze(0), self.weight.unsqueeze(0), bias).squeeze(0)
