@@ -118,15 +118,28 @@ def test_padding_and_company_change_nothing(options: dict, training: bool, key: 
             torch.testing.assert_close(head(alone)[0], short[row], rtol=1e-5, atol=1e-5)
 
 
-def test_batch_norm_of_valid_frames_is_torchs_of_those_frames() -> None:
-    ours, theirs = MaskedBatchNorm(3), nn.BatchNorm2d(3)
-    values, mask = torch.randn(2, 3, 6, 4) + 5, torch.arange(6) < torch.tensor([[6], [2]])
+@pytest.mark.parametrize("relu", [False, True])
+def test_batch_norm_of_valid_frames_is_torchs_of_those_frames(relu: bool) -> None:
+    ours, theirs = MaskedBatchNorm(3, relu).double(), nn.BatchNorm2d(3).double()
+    values, mask = (torch.randn(3, 3, 6, 4) + 5).double(), torch.arange(6) < torch.tensor([[6], [2], [0]])
+    values[:, 2] = values[:, 2] * 1e-3  # there epsilon matters
     ours.weight.data.uniform_(0.5, 2)
+    ours.bias.data.uniform_(-0.5, 0.5)
     theirs.load_state_dict(ours.state_dict())
-    flat = torch.cat([values[0], values[1, :, :2]], 1)[None]  # (1, 3, 8, 4)
-    found, expected = ours(values, mask), theirs(flat)
-    torch.testing.assert_close(torch.cat([found[0], found[1, :, :2]], 1)[None], expected)
+    values.requires_grad_()
+    for _ in range(2):  # the second time from running statistics that are not as built
+        flat = torch.cat([values[0], values[1, :, :2]], 1)[None]  # (1, 3, 8, 4)
+        found, expected = ours(values, mask), theirs(flat).relu() if relu else theirs(flat)
+        torch.testing.assert_close(torch.cat([found[0], found[1, :, :2]], 1)[None], expected)
+        assert not found[1, :, 2:].any()
+        assert not found[2].any()
     for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, other)
+    towards = torch.randn_like(found)  # not 0 in the padding
+    wanted = torch.autograd.grad(
+        (expected * torch.cat([towards[0], towards[1, :, :2]], 1)).sum(), [values, *theirs.parameters()]
+    )
+    for mine, other in zip(torch.autograd.grad(found, [values, *ours.parameters()], towards), wanted, strict=True):
         torch.testing.assert_close(mine, other)
 
 

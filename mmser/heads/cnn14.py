@@ -78,15 +78,15 @@ class ConvBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, pool: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.norm1 = MaskedBatchNorm(outputs)
+        self.norm1 = MaskedBatchNorm(outputs, relu=True)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = MaskedBatchNorm(outputs)
+        self.norm2 = MaskedBatchNorm(outputs, relu=True)
         self.pool = pool
 
     def forward(self, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Values (B, C, T, F), 0 in the padding, to (B, C', T // pool, F // pool), and the mask of that."""
-        values = _hold(self.norm1(self.conv1(values), mask).relu_(), mask)
-        values = self.norm2(self.conv2(values), mask).relu_()
+        values = self.norm1(self.conv1(values), mask)
+        values = self.norm2(self.conv2(values), mask)
         values = F.avg_pool2d(values, self.pool)
         # As for one utterance alone, an odd frame at its end is dropped: a pair counts if its second frame does.
         return values, None if mask is None else mask[:, self.pool - 1 :: self.pool]
@@ -162,8 +162,7 @@ class Cnn14(Head):
             values, mask = F.pad(values, (0, 0, 0, missing)), F.pad(mask, (0, missing))
         # A graph that is being exported serves any mask, and so takes no decision by this one.
         heard = mask if torch.compiler.is_compiling() or not bool(mask.all()) else None
-        values = self.norm(values.transpose(1, 2).unsqueeze(3), heard)  # (B, bins, T, 1)
-        values = _hold(values, heard).transpose(1, 3)
+        values = self.norm(values.transpose(1, 2).unsqueeze(3), heard).transpose(1, 3)  # norm of (B, bins, T, 1)
         if heard is None:
             return values, None
         lengths = mask.sum(1, keepdim=True).clamp(min=LEAST_FRAMES)
