@@ -147,6 +147,25 @@ def test_states_of_another_alignment_are_refused(cache: Cache, monkeypatch: pyte
         load_table(sources, IDS, [1], None, CPU)
 
 
+def test_who_was_never_aligned_has_frames_that_belong_to_no_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_corpus(tmp_path)
+    (tmp_path / "textgrid" / "u3.TextGrid").unlink()
+    run(manifest, tmp_path / "cache", keep=GRANULARITIES)
+    sources = open_sources(
+        Cache(tmp_path / "cache"), GRANULARITIES, text=True, speech_stream=None, text_stream=None, linked=True
+    )
+    table = load_table(sources, IDS, [1], None, CPU)
+    assert [of(table, name, "u3") for name in ("word", "syllable", "phone")] == [([], [])] * 3
+    assert set(of(table, "frame", "u3")[0]) == {-1}
+    assert of(table, "word", "u4")[0] == [0, 1, 2]
+    digests = {**sources.align.digests("alignment"), "u3": "aligned since"}
+    monkeypatch.setattr(sources.align, "digests", lambda _: digests)
+    with pytest.raises(ProtocolError, match="utterance 'u3': .* was pooled over another alignment"):
+        load_table(sources, IDS, [1], None, CPU)
+
+
 def test_frames_alone_take_the_one_alignment(cache: Cache) -> None:
     sources = open_sources(cache, ["frame"], text=False, speech_stream=None, text_stream=None, linked=True)
     assert sources.align.name == "align/textgrid"

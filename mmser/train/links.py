@@ -120,7 +120,7 @@ class Linker:
     def _check_same(self, stream: Stream) -> None:
         pooled_over, now = stream.digests("alignment"), self.align.digests("alignment")
         for uid in self.ids:
-            if uid in pooled_over and pooled_over[uid] != now.get(uid):
+            if uid in pooled_over and pooled_over[uid] != now.get(uid, ""):  # empty: without an alignment
                 raise ProtocolError(
                     f"utterance {uid!r}: {stream.name} was pooled over another alignment than {self.align.name} holds "
                     "now; extract again with --refresh"
