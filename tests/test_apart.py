@@ -18,11 +18,14 @@ from torch.nn import functional as F
 from mmser.cache import Cache, Column, StreamWriter
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
+from mmser.heads.cnn14 import Cnn14
 from mmser.heads.store import load_head
 from mmser.train import crops
 from mmser.train.apply import apply
 from mmser.train.engine import Run, Targets, Training, outputs, train
+from mmser.train.options import Experiment
 from mmser.train.packed import Packed
+from mmser.train.run import train_head
 from mmser.train.table import Table
 
 BINS = 64
@@ -330,6 +333,33 @@ def test_descriptors_train_as_speech_does(cache: Path, tmp_path: Path) -> None:
     result = mmser(*command, "--granularity", "word", "--out", tmp_path / "other")
     assert result.exit_code == 1
     assert "opensmile/egemaps has no 'word' features; it holds frame, utterance" in result.output
+
+
+def test_a_fusions_own_layer_takes_no_more_frames_at_a_time_than_evaluation_does(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crops, "MOST_FRAMES", 200)
+    occupied, heard = [], Cnn14.features
+
+    def features(head: Cnn14, batch: Batch) -> Tensor:
+        if not head.training:
+            occupied.append(batch.mel.mask.numel())
+        return heard(head, batch)
+
+    monkeypatch.setattr(Cnn14, "features", features)
+    train_head(
+        cache,
+        Experiment(
+            head="late-fusion",
+            members=("cnn14", "text-network"),
+            fusion="concat",
+            folds="session",
+            settings={"width_multiplier": 1 / 32, "hidden": 8},
+            training=Training(epochs=1),
+        ),
+        tmp_path / "run",
+    )
+    assert 100 < max(occupied) <= 200
 
 
 def test_a_linear_layer_learns_on_what_cnn14_sees_in_evaluation(cache: Path, tmp_path: Path) -> None:

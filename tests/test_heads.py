@@ -45,6 +45,7 @@ VARIANTS = [
     ("moe", {"width": 8}),
     ("moe", {"width": 8, "layers": "experts", "gate_hidden": 4}),
     ("moe", {"width": 8, "spectral": "mel"}),
+    ("moe", {"width": 8, "spectral": "mel", "text": "none"}),
     ("conditioned-states", {"width": 8}),
     ("text-network", {"hidden": 8}),
 ]
@@ -183,6 +184,7 @@ def test_options_can_be_built_without_arguments_and_are_frozen(kind: str) -> Non
         ("aligned-words", {"blocks": -1}, "blocks is -1; expected at least 0"),
         ("film", {"pooling": "max"}, "pooling is 'max'; expected one of: mean, mean+std, attention"),
         ("moe", {"layers": "all"}, "layers is 'all'; expected one of: mix, experts"),
+        ("moe", {"text": "all"}, "text is 'all'; expected one of: mean, none"),
         ("coattention", {"self_attention": "both"}, "self_attention is 'both'; expected one of: none, before, after"),
     ],
 )
@@ -216,6 +218,7 @@ def test_the_probe_that_pools_first_is_superbs_probe_gradients_included() -> Non
     probe = SpeechProbe(Inputs(D, 0, ("frame",), speech_layers=4), 3, SpeechProbeOptions(hidden=8))
     probe.streams["frame"].mix.logits.data.normal_()
     probe.streams["frame"].standardise.mean.normal_()
+    probe.streams["frame"].standardise.std.uniform_(0.5, 2)
     sequence = a_sequence([9, 1, 5, 7], 9, D, layers=4)
     results = []
     for outputs in (probe(Batch({"frame": sequence}, None, None)), in_frame_order(probe, sequence)):
@@ -232,6 +235,7 @@ def test_on_utterance_means_superbs_probe_is_the_one_on_frames_gradients_include
     state = probes[0].state_dict()
     state["streams.frame.mix.logits"].normal_()
     state["streams.frame.standardise.mean"].normal_()
+    state["streams.frame.standardise.std"].uniform_(0.5, 2)
     probes[1].load_state_dict({name.replace("frame", "utterance"): value for name, value in state.items()})
     means = Sequence(masked_mean(frames.values, frames.mask).unsqueeze(2), torch.ones(4, 1).bool())
     batch = Batch({"utterance": means}, None, None)

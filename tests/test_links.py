@@ -162,7 +162,7 @@ def test_who_was_never_aligned_has_frames_that_belong_to_no_word(
     assert of(table, "word", "u4")[0] == [0, 1, 2]
     digests = {**sources.align.digests("alignment"), "u3": "aligned since"}
     monkeypatch.setattr(sources.align, "digests", lambda _: digests)
-    with pytest.raises(ProtocolError, match="utterance 'u3': .* was pooled over another alignment"):
+    with pytest.raises(ProtocolError, match=r"utterance 'u3': .* was pooled over another alignment"):
         load_table(sources, IDS, [1], None, CPU)
 
 

@@ -203,6 +203,10 @@ def test_wrong_options_and_inputs_are_named() -> None:
     options = HEADS["conditioned-cnn14"].options
     with pytest.raises(ProtocolError, match="condition_at is '7'; expected one of: 1, 2, 3, 4, 5, 6, embedding"):
         options(condition_at="7")
+    with pytest.raises(ProtocolError, match="condition_at is 'embedding', which is the place of conditioning=single"):
+        options(condition_at="embedding")
+    with pytest.raises(ProtocolError, match=r"condition_at is '1', which .*; found none: give conditioning=single too"):
+        HEADS["conditioned-states"].options(conditioning="none", condition_at="1")
     with pytest.raises(ProtocolError, match="conditioning is 'all'; expected one of: single, multistage"):
         options(conditioning="all")
     with pytest.raises(ProtocolError, match=r"width_multiplier is 0.001; expected at least 0.015625"):

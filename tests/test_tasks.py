@@ -16,6 +16,7 @@ from mmser.metrics import concordance_correlation
 from mmser.train.engine import Trained, Training, outputs, train
 from mmser.train.evaluate import concordances, scores
 from mmser.train.losses import mean_losses, rating_losses, task_losses
+from mmser.train.options import Experiment
 from mmser.train.plan import Run, class_weights_of
 from mmser.train.schedule import rate_factors
 from mmser.train.serial import train_serially
@@ -134,6 +135,13 @@ def test_ratings_are_learnt() -> None:
     answer = (said * deviation + mean).numpy()
     assert concordance_correlation(targets.ratings[rows[55:], 0].numpy(), answer[:, 0]) > 0.9
     assert 490 < answer.mean() < 540
+
+
+def test_ratings_need_two_utterances_a_step() -> None:
+    for task in ("dimensional", "both"):
+        with pytest.raises(ProtocolError, match="batch_size is 1; expected 2 or more for ratings"):
+            Experiment(task=task, training=Training(batch_size=1))
+    Experiment(training=Training(batch_size=1))
 
 
 # losses

@@ -119,8 +119,23 @@ def test_what_is_read_is_not_told() -> None:
     assert not unread_fields(fused) & {"layer", "text_layer", "try_layers"}
     both = Experiment(task="both", dev="speaker", training=Training(optimiser="sgd", metric_weight=0.1))
     assert unread_fields(both) == {"crop_s", "mel_stream"}
-    assert not unread_fields(Experiment(head="moe", settings={"spectral": "mel"})) & {"crop_s", "mel_stream"}
+    assert not unread_fields(Experiment(head="cnn14")) & {"crop_s", "mel_stream"}
+    # moe is shown whole utterances, in training too
+    assert unread_fields(Experiment(head="moe", settings={"spectral": "mel"})) == {
+        *("crop_s", "momentum", "metric_temperature", "dev_share", "dev_seed"),
+        *("dimensions", "dimension_weights", "categorical_weight"),
+    }
     assert {"crop_s", "mel_stream", "layer"} <= unread_fields(Experiment(head="moe", try_layers=("0", "4")))
+
+
+def test_normalising_is_read_by_whom_it_concerns() -> None:
+    """Text is standardised by the training part or not at all, log-mel frames never."""
+    for head, read in {"speech-probe": ["none", "speaker"], "text-network": ["none"], "cnn14": []}.items():
+        told = {own: unread_notes(Experiment(head=head, normalise=own)) for own in ("none", "speaker")}
+        assert [own for own, notes in told.items() if not notes] == read
+        assert all(notes == [f"not read by {head}: --normalise {own}"] for own, notes in told.items() if notes)
+    wordless = Experiment(head="moe", settings={"text": "none"}, text_layer=3)
+    assert unread_notes(wordless) == ["not read by moe: --text-layer 3"]
 
 
 @pytest.mark.parametrize("task", ["categorical", "dimensional", "both"])

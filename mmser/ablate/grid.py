@@ -205,8 +205,9 @@ def _concerning(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     fuses = options.get("head", Experiment().head) in FUSIONS
     members = _members(options if fuses else {**options, "members": ()}, where)
     kinds = [HEADS[member.head] for member in members]
+    text = any(kind.needs_text for kind in kinds)
     mel = any(kind.needs_mel or "spectral" in {f.name for f in fields(kind.options)} for kind in kinds)
-    useless = unread_by_heads(members, mel=mel) | (set() if fuses else {"members", "fusion"})
+    useless = unread_by_heads(members, text=text, mel=mel) | (set() if fuses else {"members", "fusion"})
     for name in options:
         if name.startswith(SETTING) and not any(has_setting(own, name.removeprefix(SETTING)) for own in members):
             useless.add(name)

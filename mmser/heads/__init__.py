@@ -54,7 +54,7 @@ class HeadKind:
     needs_speech: bool
     """Reads ``batch.speech``."""
     needs_text: bool
-    """Reads ``batch.text``."""
+    """Reads ``batch.text``, unless it has an option ``text`` that is ``none``."""
     needs_mel: bool = False
     """Reads ``batch.mel``, whatever its options are."""
     needs_words: bool = False
@@ -70,6 +70,14 @@ class HeadKind:
         if getattr(options, "prior", "") == "lexicon":
             asked.add("lexicon")
         return frozenset(asked | ({getattr(options, "positions", "none")} - {"none"}))
+
+    def reads_text(self, options: Any) -> bool:
+        """Whether it reads ``batch.text`` with these options.
+
+        >>> HEADS["moe"].reads_text(MixtureOfExpertsOptions(text="none"))
+        False
+        """
+        return self.needs_text and getattr(options, "text", "") != "none"
 
     def reads_mel(self, options: Any) -> bool:
         """Whether it reads ``batch.mel`` with these options.
@@ -88,7 +96,7 @@ class HeadKind:
         name = self.module.__name__
         if self.needs_speech and not (inputs.granularities and inputs.speech_dim):
             raise ProtocolError(f"{name} reads speech, but the inputs name no granularity or have speech_dim 0")
-        if self.needs_text and not inputs.text_dim:
+        if self.reads_text(options) and not inputs.text_dim:
             raise ProtocolError(f"{name} reads text, but the inputs have text_dim 0")
         if self.reads_mel(options) and not inputs.mel_dim:
             raise ProtocolError(f"{name} reads log-mel spectrograms, but the inputs have mel_dim 0")

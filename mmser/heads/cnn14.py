@@ -16,7 +16,7 @@ from mmser.errors import ProtocolError
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.batch_norm import MaskedBatchNorm
-from mmser.heads.conditioning import EMBEDDING, Condition, places_of
+from mmser.heads.conditioning import EMBEDDING, Condition, check_place, places_of
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import PooledStream, masked_mean
 
@@ -65,6 +65,7 @@ class ConditionedCnn14Options(Cnn14Options):
         super().__post_init__()
         check_choice("conditioning", self.conditioning, ("single", "multistage"))
         check_choice("condition_at", self.condition_at, [*map(str, range(1, len(CHANNELS) + 1)), EMBEDDING])
+        check_place(self.conditioning, self.condition_at, "6")
 
     @property
     def places(self) -> list[str]:

@@ -15,7 +15,7 @@ from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
-from mmser.heads.conditioning import CONDITIONINGS, EMBEDDING, Condition, places_of
+from mmser.heads.conditioning import CONDITIONINGS, EMBEDDING, Condition, check_place, places_of
 from mmser.heads.dropout import KeyedDropout, number_dropouts
 from mmser.heads.layers import PooledStream, StreamInput, masked_mean
 
@@ -49,6 +49,7 @@ class ConditionedStatesOptions:
             raise ProtocolError(f"kernel is {self.kernel}; expected an odd number, so that a state lies in its middle")
         check_choice("conditioning", self.conditioning, CONDITIONINGS)
         check_choice("condition_at", self.condition_at, ["last", *map(str, range(1, self.blocks + 1)), EMBEDDING])
+        check_place(self.conditioning, self.condition_at, "last")
         check_number("block_dropout", self.block_dropout, least=0, below=1)
         check_number("dropout", self.dropout, least=0, below=1)
 

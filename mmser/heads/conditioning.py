@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmser.errors import ProtocolError
+
 CONDITIONINGS = ("none", "single", "multistage")
 EMBEDDING = "embedding"
 """As a place to condition at: the vector before the last layer."""
@@ -29,6 +31,19 @@ class Condition(nn.Module):
             return None
         assert summary is not None, "a conditioned head needs text in the batch"
         return torch.relu(self.projections[place](summary))
+
+
+def check_place(conditioning: str, condition_at: str, default: str) -> None:
+    """Refuse a place that is named and that nothing would be added at.
+
+    Raises:
+        ProtocolError: ``condition_at`` is not its ``default``, and ``conditioning`` is not ``single``.
+    """
+    if conditioning != "single" and condition_at != default:
+        raise ProtocolError(
+            f"condition_at is {condition_at!r}, which is the place of conditioning=single; found {conditioning}: give "
+            "conditioning=single too, or leave condition_at out"
+        )
 
 
 def places_of(conditioning: str, condition_at: str, blocks: int) -> list[str]:

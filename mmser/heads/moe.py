@@ -1,8 +1,9 @@
 """A gated mixture of experts, one a stream, in the manner of Data & Knowledge Engineering 150 (2024).
 
-The source's experts read self-supervised states and spectral features [S]. Here they read speech states (each
-granularity, or each encoder layer of it), text, and log-mel frames where that is asked for. Marks: [S] stated by the
-source, [D] our default where it could not be read. The mechanism is Jacobs et al. (Neural Computation, 1991).
+The source's experts read self-supervised states and spectral features [S]: ``text=none``, ``spectral=mel``. Here they
+read speech states (each granularity, or each encoder layer of it), text unless told otherwise, and log-mel frames where
+that is asked for. Marks: [S] stated by the source, [D] our default where it could not be read. The mechanism is Jacobs
+et al. (Neural Computation, 1991).
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class MixtureOfExpertsOptions:
     spectral: str = "none"
     """An expert on the mean and deviation of each bin of the ``mel`` spectrogram, or ``none`` [D]: extraction makes
     log-mel frames only where asked (``--mel``)."""
+    text: str = "mean"
+    """An expert on the ``mean`` of the token states [D], or ``none`` [S]."""
     gate_hidden: int = 0
     """Width of a hidden layer of the gate; 0: the gate is linear [D]."""
     dropout: float = 0.2
@@ -38,6 +41,7 @@ class MixtureOfExpertsOptions:
         check_attention(self)
         check_choice("layers", self.layers, ("mix", "experts"))
         check_choice("spectral", self.spectral, ("none", "mel"))
+        check_choice("text", self.text, ("mean", "none"))
         check_number("gate_hidden", self.gate_hidden, least=0)
 
 
@@ -69,10 +73,12 @@ class MixtureOfExperts(Head):
                 for name in inputs.granularities
             }
         )
-        self.text = PooledStream("text", inputs.text_dim, 1, "mean")
+        self.text = PooledStream("text", inputs.text_dim, 1, "mean") if options.text == "mean" else None
         self.mel = PooledStream("mel", inputs.mel_dim, 1, "mean+std") if options.spectral == "mel" else None
         num_speech = len(inputs.granularities) * (inputs.speech_layers if apart else 1)
-        dims = [inputs.speech_dim] * num_speech + [inputs.text_dim]
+        dims = [inputs.speech_dim] * num_speech
+        if self.text is not None:
+            dims.append(inputs.text_dim)
         if self.mel is not None:
             dims.append(self.mel.out_dim)
         width, hidden = options.width, options.gate_hidden
@@ -94,12 +100,13 @@ class MixtureOfExperts(Head):
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: the experts' answers under the gate, (B, width)."""
-        assert batch.text is not None, "moe needs text in the batch"
         means: list[Tensor] = []
         for name, stream in self.speech.items():
             found = stream(batch.speech[name])
             means += found if isinstance(found, tuple) else [found]
-        means.append(self.text(batch.text))
+        if self.text is not None:
+            assert batch.text is not None, "moe's text expert needs text in the batch"
+            means.append(self.text(batch.text))
         if self.mel is not None:
             assert batch.mel is not None, "moe's spectral expert needs log-mel frames in the batch"
             means.append(self.mel(batch.mel))

@@ -36,7 +36,7 @@ def options_told(kind: HeadKind) -> list[OptionTold]:
 
 
 def reads(kind: HeadKind) -> list[str]:
-    """The kinds of states that a head reads, whatever its options are."""
+    """The kinds of states that a head reads with its default options."""
     asked = (
         (kind.needs_speech, "speech"),
         (kind.needs_text, "text"),

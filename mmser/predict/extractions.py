@@ -53,7 +53,7 @@ def _read_by(head: About) -> dict[str, set[str]]:
     for granularity in head.granularities:
         kind = "speech" if granularity == "frame" else "pooled"
         found.setdefault(_named(head, kind if head.stream(kind) else "opensmile"), set()).add(granularity)
-    if head.kind.needs_text:
+    if head.reads_text:
         found[_named(head, "text")] = set()
     if head.kind.needs_mel or head.stream("mel") is not None:
         found[_named(head, "mel")] = set()

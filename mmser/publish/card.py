@@ -122,7 +122,7 @@ def _reads(trained: TrainedHead) -> dict[str, object]:
     found: dict[str, object] = {"sequences": ", ".join(trained.streams)}
     if about.kind.needs_speech:
         found["layers of the speech encoder"] = ", ".join(map(str, about.speech_layers))
-    if about.kind.needs_text:
+    if about.reads_text:
         layer = about.stored_text_layer
         found["layer of the text encoder"] = "the last" if layer is None else layer
     found["features standardised by"] = _STANDARDISED[about.normalise]

@@ -25,7 +25,7 @@ class TrainedHead:
     def streams(self) -> list[str]:
         """The sequences that the head reads: ``speech_<granularity>``, ``text``, ``mel``."""
         kind = self.about.kind
-        beside = {"text": kind.needs_text, "mel": kind.reads_mel(self.head.options)}
+        beside = {"text": kind.reads_text(self.head.options), "mel": kind.reads_mel(self.head.options)}
         return [f"speech_{name}" for name in self.about.granularities] + [name for name in beside if beside[name]]
 
 

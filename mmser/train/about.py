@@ -25,6 +25,8 @@ class About:
     path: Path
     """The folder."""
     kind: HeadKind
+    reads_text: bool
+    """Whether it reads token states."""
     labels: tuple[str, ...]
     """The classes, by output."""
     dimensions: tuple[str, ...]
@@ -59,7 +61,7 @@ class About:
     @property
     def needs_text(self) -> bool:
         """Whether it reads words, or an alignment of them."""
-        return self.kind.needs_text or self.reads_alignment
+        return self.reads_text or self.reads_alignment
 
     @property
     def stored_text_layer(self) -> int | None:
@@ -122,6 +124,7 @@ def load_about(folder: Path) -> tuple[Head, About]:
     about = About(
         path=folder,
         kind=kind,
+        reads_text=kind.reads_text(head.options),
         labels=_listed(config, "labels", str, path),
         dimensions=_listed(config, "dimensions", str, path),
         granularities=head.inputs.granularities if kind.needs_speech else (),

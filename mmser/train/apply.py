@@ -120,7 +120,7 @@ def sources_of(head: Head, about: About, cache: Cache) -> Sources:
     others = open_sources(
         cache,
         [],
-        text=kind.needs_text,
+        text=kind.reads_text(head.options),
         mel=kind.reads_mel(head.options),
         speech_stream=None,
         text_stream=named("text"),
@@ -150,7 +150,9 @@ def _table(head: Head, about: About, sources: Sources, cache: Cache, ids: Sequen
                 "and is not published with it: name the head in the run folder, or put the lexicon there"
             )
         table = weighed(table, transcripts(cache.manifest, ids, sources), read_lexicon(path))
-    return table.only(about.granularities, text=kind.needs_text, mel=kind.reads_mel(head.options), links=links)
+    return table.only(
+        about.granularities, text=kind.reads_text(head.options), mel=kind.reads_mel(head.options), links=links
+    )
 
 
 def _check_widths(head: Head, table: Table, cache: Cache) -> None:

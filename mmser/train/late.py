@@ -14,6 +14,7 @@ from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.heads.speech_probe import SpeechProbeOptions
+from mmser.train.crops import whole_batches
 from mmser.train.evaluate import by_length, outputs
 from mmser.train.fusion import Fusion, fit_fusion, save_fusion
 from mmser.train.grid import Trial, trials_of
@@ -203,11 +204,13 @@ def _features(member: Tested, place: int, batch_size: int) -> Tensor:
     """What the last layer of a trained head sees of every utterance of its table: (n, F) on the device."""
     part, trained = member.part, member.trained[place]
     head = restored_head(part.build, trained.state).to(part.table.device).eval()
-    rows = torch.from_numpy(by_length(part.table, np.arange(len(part.table.ids))))
+    order = by_length(part.table, np.arange(len(part.table.ids)))
     layer = None if trained.run.layer is None else torch.tensor([trained.run.layer])
     found: list[Tensor] = []
-    for some in rows.split(batch_size):
-        found.append(head.features(part.table.batch(some, layer)))  # type: ignore[operator]
-    features = torch.cat(found)[torch.argsort(rows).to(part.table.device)]
+    batches = [order[some] for some in whole_batches(part.table, order, batch_size)]
+    for rows in batches:
+        found.append(head.features(part.table.batch(torch.from_numpy(rows), layer)))  # type: ignore[operator]
+    places = torch.from_numpy(np.argsort(np.concatenate(batches)))
+    features = torch.cat(found)[places.to(part.table.device)]
     _check_numbers(member, place, features, "concat")
     return features

@@ -197,6 +197,11 @@ class Experiment:
         check_choice("fusion", self.fusion, FUSION_RULES)
         for name in self.required:
             check_choice("require", name, (*GRANULARITIES, TOKEN))
+        if self.has_ratings and self.training.batch_size < 2:
+            raise ProtocolError(
+                f"batch_size is {self.training.batch_size}; expected 2 or more for ratings, whose loss is a "
+                "correlation over the batch"
+            )
         check_number("seeds", self.seeds, least=1)
         if not 0 < self.dev_share < 1:
             raise ProtocolError(f"dev_share is {self.dev_share:g}; expected more than 0 and less than 1")

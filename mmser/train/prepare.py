@@ -120,7 +120,7 @@ def _sources(cache: Cache, members: Sequence[Member], options: Sequence[Any], ex
     return open_sources(
         cache,
         list(dict.fromkeys(heard)),
-        text=any(HEADS[member.head].needs_text for member in members),
+        text=any(HEADS[member.head].reads_text(own) for member, own in zip(members, options, strict=True)),
         mel=any(HEADS[member.head].reads_mel(own) for member, own in zip(members, options, strict=True)),
         speech_stream=experiment.speech_stream,
         text_stream=experiment.text_stream,
@@ -200,7 +200,7 @@ def inputs_of(one: Prepared, number: int, table: Table) -> tuple[Table, Inputs]:
     """What a member reads of a table, and the sizes of that."""
     member, options, kind = one.members[number], one.options[number], HEADS[one.members[number].head]
     heard = member.granularities if kind.needs_speech else ()
-    own = table.only(heard, text=kind.needs_text, mel=kind.reads_mel(options), links=kind.links(options))
+    own = table.only(heard, text=kind.reads_text(options), mel=kind.reads_mel(options), links=kind.links(options))
     return own, Inputs(
         speech_dim=own.speech[heard[0]].values.shape[2] if heard else 0,
         text_dim=own.text.values.shape[2] if own.text is not None else 0,
@@ -264,7 +264,7 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
     sources, options = one.sources, one.options[number]
     read = {name: sources.speech[name] for name in member.granularities} if kind.needs_speech else {}
     beside = {
-        "text": sources.text if kind.needs_text else None,
+        "text": sources.text if kind.reads_text(options) else None,
         "mel": sources.mel if kind.reads_mel(options) else None,
         "align": sources.align if kind.links(options) else None,
     }
@@ -276,7 +276,7 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
         "options": asdict(options),
         "training": training,
         "normalise": experiment.normalise,
-        "text_layer": experiment.text_layer if kind.needs_text else None,
+        "text_layer": experiment.text_layer if kind.reads_text(options) else None,
         "states": {name: [stream.name, [shard.name for shard in stream.shards]] for name, stream in read.items()},
         "lexicon": one.lexicon.digest if one.lexicon is not None and "lexicon" in kind.links(options) else None,
         "utterances": rows["utterances"],

@@ -79,6 +79,7 @@ PRESETS: dict[str, Preset] = {
             "SUPERB's dev part is a random fifth of the training utterances, by speakers who train too; here it is a "
             "fifth of the speakers, because parts must not share any, so dev scores are lower and mean more",
             "excitement counts as happiness: label set 4class-exc-as-hap of mmser manifest iemocap",
+            "s3prl standardises no states and decays no weight (--normalise none --weight-decay 0); its rate is 1e-4",
             "the published figure is accuracy (WA), the mean over the folds",
         ),
     ),

@@ -145,7 +145,7 @@ def part_of(head: nn.Module, table: Table, batch_size: int) -> int:
     return PART if in_parts(table) and not flat(head, table) else batch_size
 
 
-def stacks(head: nn.Module) -> bool:
+def stacks(head: nn.Module | type[nn.Module]) -> bool:
     """Whether many runs of this head can train as one (:mod:`mmser.heads`)."""
     return bool(getattr(head, "stacks", True))
 

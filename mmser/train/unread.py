@@ -12,13 +12,15 @@ from mmser.heads import HEADS
 from mmser.train.command import given_options
 from mmser.train.members import Member, head_options, members_of
 from mmser.train.options import Experiment
+from mmser.train.stack import stacks
 
 
-def unread_by_heads(members: Sequence[Member], *, mel: bool) -> set[str]:
+def unread_by_heads(members: Sequence[Member], *, text: bool, mel: bool) -> set[str]:
     """Fields of an experiment that say which states are read, of a kind that none of these heads reads.
 
     Args:
         members: the heads.
+        text: whether one of them reads token states.
         mel: whether one of them reads log-mel frames.
     """
     hear = [member for member in members if HEADS[member.head].needs_speech]
@@ -27,8 +29,8 @@ def unread_by_heads(members: Sequence[Member], *, mel: bool) -> set[str]:
         "try_layers": bool(hear),
         "speech_stream": bool(hear),
         "granularity": any("@" not in member.name for member in hear),
-        "text_layer": any(HEADS[member.head].needs_text for member in members),
-        "text_stream": any(HEADS[member.head].needs_text for member in members),
+        "text_layer": text,
+        "text_stream": text,
         "mel_stream": mel,
     }
     return {name for name, is_read in read.items() if not is_read}
@@ -44,7 +46,10 @@ def unread_fields(experiment: Experiment) -> set[str]:
         ProtocolError: a setting that no member has, or cannot take.
     """
     members, training = members_of(experiment), experiment.training
-    mel = any(HEADS[member.head].reads_mel(head_options(experiment, member)) for member in members)
+    readers = [(HEADS[member.head], head_options(experiment, member)) for member in members]
+    hears = any(kind.needs_speech for kind, _ in readers)
+    text = any(kind.reads_text(options) for kind, options in readers)
+    mel = any(kind.reads_mel(options) for kind, options in readers)
     read = {
         "layer": not experiment.try_layers,
         "label": experiment.has_classes,
@@ -58,9 +63,12 @@ def unread_fields(experiment: Experiment) -> set[str]:
         "dev_share": experiment.dev == "speaker",
         "dev_seed": experiment.dev == "speaker",
         "momentum": training.optimiser == "sgd",
-        "crop_s": mel,
+        # Log-mel frames are never standardised so, and text never by speaker.
+        "normalise": hears or (text and experiment.normalise != "speaker"),
+        # Only heads that train one by one are shown crops.
+        "crop_s": any(kind.reads_mel(options) and not stacks(kind.module) for kind, options in readers),
     }
-    return {name for name, is_read in read.items() if not is_read} | unread_by_heads(members, mel=mel)
+    return {name for name, is_read in read.items() if not is_read} | unread_by_heads(members, text=text, mel=mel)
 
 
 def unread_options(experiment: Experiment) -> str:
