@@ -122,6 +122,18 @@ def assert_identical(one: Trained, other: Trained) -> None:
         assert torch.equal(one.state[name], other.state[name]), name
 
 
+OF_MEANS = [case for case, (kind, given, _) in CASES.items() if HEADS[kind].reads_means(HEADS[kind].options(**given))]
+
+
+@pytest.mark.parametrize("case", OF_MEANS)
+def test_means_taken_once_teach_what_means_taken_in_every_step_do(case: str) -> None:
+    table, targets, runs = a_table(), some_labels(), [a_run(case), *neighbours(case)[2:]]
+    of_states, of_means = (train(one, targets, a_build(case), runs, TRAINING) for one in (table, table.means()))
+    for one, other in zip(of_states, of_means, strict=True):
+        assert_same(one, other)
+    assert_same(train_serially(table.means(), targets, a_build(case), runs[0], TRAINING), of_states[0])
+
+
 def test_every_head_is_under_test() -> None:
     """Those that read log-mel frames train apart: test_apart.py."""
     assert {kind for kind, _, _ in CASES.values()} == {kind for kind in HEADS if not HEADS[kind].needs_mel}

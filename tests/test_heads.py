@@ -136,6 +136,19 @@ def test_dropout_needs_a_key_and_depends_on_it(kind: str, options: dict) -> None
     assert torch.equal(plain, first) != has_dropout
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_who_says_that_means_suffice_is_content_with_them(kind: str, options: dict, layers: int) -> None:
+    def mean(sequence: Sequence) -> Sequence:
+        values = masked_mean(sequence.values, sequence.mask).unsqueeze(-2)
+        return Sequence(values, sequence.mask.any(1, keepdim=True), *(own[:, :1] for own in sequence[2:5]))
+
+    head, whole = a_head(kind, options, layers), a_batch(layers=layers, empty=True)
+    means = whole._replace(speech={name: mean(own) for name, own in whole.speech.items()}, text=mean(whole.text))
+    alike = torch.allclose(head(means), head(whole), rtol=1e-5, atol=1e-5)
+    assert alike == HEADS[kind].reads_means(head.options)
+
+
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_a_head_is_its_features_and_a_linear_layer(kind: str, options: dict) -> None:
     """A fusion of the members' features trains that layer anew."""

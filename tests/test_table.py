@@ -85,6 +85,22 @@ def test_means_are_one_state_an_utterance(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(means.values.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_means_are_standardised_and_ordered_by_what_they_are_the_means_of() -> None:
+    speech, _ = a_stream()
+    text, _ = a_stream(layers=1, seed=1)
+    mel, _ = a_stream(layers=1, seed=2)
+    table = Table(tuple("tuvwxyz"), {"word": speech}, text, mel)
+    means, rows = table.means(), np.array([0, 3, 4])
+    assert means.lengths.tolist() == [2 * min(1, length) + length for length in LENGTHS]
+    assert means.read_lengths.tolist() == table.lengths.tolist() == table.read_lengths.tolist()
+    for layer in (None, 1):
+        for one, other in zip(speech.moments(rows, layer), means.speech["word"].moments(rows, layer), strict=True):
+            assert torch.equal(one, other)
+    assert means.mel is mel
+    once = means.speech["word"]
+    assert once.means() is once  # there is nothing left to average
+
+
 def test_normalising_per_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "CHUNK", 3)
     stream, own = a_stream(dtype=torch.float32)

@@ -28,6 +28,7 @@ from mmser.heads.batch import Batch, Sequence
 from mmser.heads.store import load_head
 from mmser.train.options import Experiment, Training
 from mmser.train.run import Result, train_head
+from mmser.train.table import Table
 
 SHORT = Training(epochs=6, batch_size=16, patience=2)
 PROBE = Experiment(head="speech-probe", settings={"hidden": 4}, learning_rate=0.03, training=SHORT)
@@ -46,6 +47,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fusion(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return train_head(cache, FUSION, tmp_path_factory.mktemp("runs") / "fusion")
+
+
+def test_frames_are_averaged_once_where_the_head_takes_their_mean(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths, gather = set(), Table.gather
+
+    def noted(self: Table, *given: Any, **options: Any) -> Batch:
+        batch = gather(self, *given, **options)
+        widths.add(batch.speech["frame"].mask.shape[-1])
+        return batch
+
+    monkeypatch.setattr(Table, "gather", noted)
+    frames = replace(PROBE, granularity="frame", layer="4")
+    train_head(cache, frames, tmp_path / "mean")
+    assert widths == {1}
+    train_head(cache, replace(frames, settings={"hidden": 4, "pooling": "mean+std"}), tmp_path / "both")
+    assert max(widths) > 1
 
 
 def predictions(folder: Path) -> pd.DataFrame:

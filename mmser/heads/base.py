@@ -23,6 +23,9 @@ class Head(nn.Module):
     """Whether many runs of the head train as one; False where it moves buffers of its own, as batch norms do."""
     flat: bool = False
     """Whether it takes sequences whose states stand end to end (:mod:`mmser.heads.flat`)."""
+    pools_first: bool = False
+    """Whether it takes each sequence's mean (with an option ``pooling``: where that is ``mean``) before all else, so
+    that means may stand for sequences of speech and text."""
 
     @classmethod
     def from_pretrained(

@@ -61,6 +61,8 @@ class Layers(nn.Module):
 class MixtureOfExperts(Head):
     """sum_i g_i E_i(x_i): each expert a two-layer network on the mean of its stream, g a softmax that sees them all."""
 
+    pools_first = True
+
     def __init__(self, inputs: Inputs, num_outputs: int, options: MixtureOfExpertsOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options

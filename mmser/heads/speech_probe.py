@@ -38,6 +38,8 @@ class SpeechProbe(Head):
     there they are those of utterance means. Several granularities are pooled apart and concatenated.
     """
 
+    pools_first = True
+
     def __init__(self, inputs: Inputs, num_outputs: int, options: SpeechProbeOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options

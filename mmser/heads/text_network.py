@@ -36,6 +36,8 @@ class TextNetworkOptions:
 class TextNetwork(Head):
     """e, the mean of the token states without [CLS] and [SEP], through hidden layers with ReLU."""
 
+    pools_first = True
+
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextNetworkOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options

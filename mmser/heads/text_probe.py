@@ -31,6 +31,8 @@ class TextProbeOptions:
 class TextProbe(Head):
     """Text alone, linearly. It ignores the speech in the batch."""
 
+    pools_first = True
+
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextProbeOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options

@@ -236,7 +236,7 @@ class _Group:
         size, device, members = self.training.batch_size, self.table.device, block.members
         leaders = [course.run for course in self.courses[block.leaders]]
         number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
-        rows, valid = pad_rows([order_of(run, number, self.table.lengths, size) for run in leaders], size)
+        rows, valid = pad_rows([order_of(run, number, self.table.read_lengths, size) for run in leaders], size)
         counts = valid.unflatten(1, (-1, size)).sum(-1)
         at_work, widest = (counts > 0).sum(0).tolist(), counts.amax(0).tolist()
         keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in leaders])

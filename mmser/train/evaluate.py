@@ -107,7 +107,7 @@ def stacked_outputs(
 
 def by_length(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The places in ``rows`` from the shortest utterance to the longest: in this order batches hold little padding."""
-    return np.argsort(table.lengths[rows], kind="stable")
+    return np.argsort(table.read_lengths[rows], kind="stable")
 
 
 def stacked_layers(layers: Sequence[int | None]) -> Tensor | None:

@@ -262,5 +262,8 @@ def _kept_before(drop: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _packed(
     column: PackedColumn, links: tuple[NDArray[np.int64], NDArray[np.float32]] | None, device: torch.device
 ) -> Packed:
-    arrays = (column.values, column.offsets, *(links or ()))
-    return Packed(*(torch.from_numpy(array).to(device) for array in arrays))
+    arrays = (column.values, column.offsets, *(links or (None, None)))
+    values, offsets, word, time = (None if array is None else torch.from_numpy(array).to(device) for array in arrays)
+    assert values is not None
+    assert offsets is not None
+    return Packed(values, offsets, word, time)

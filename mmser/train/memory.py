@@ -54,7 +54,7 @@ def bytes_of_a_run(table: Table, head: nn.Module, runs: Sequence[Run], training:
     alone = len(runs) == 1 or most_together(table, head, training.batch_size) == 1
     part, size = part_of(head, table, training.batch_size), training.batch_size
     batches = batches_of(runs)
-    orders = [order_of(run, 1, table.lengths, size) for run in dict(zip(batches, runs, strict=True)).values()]
+    orders = [order_of(run, 1, table.read_lengths, size) for run in dict(zip(batches, runs, strict=True)).values()]
     learnt = _largest(table, orders, size, part, end_to_end)
     step = _own(partial(_peak, table, head, learnt, runs[0].layer, part, True), batches, alone)
     questions = questions_of([run.dev_rows for run in runs], [run.layer for run in runs])

@@ -54,6 +54,8 @@ class Packed:
     """(N,) float32: the middle of each state in seconds, -1 where not known; None where no head asks."""
     lexicon: Tensor | None = None
     """(N,) float32: the weight of each state's word in a lexicon, 0 for none; None where no head asks."""
+    of: "Packed | None" = None
+    """What these states are the means of (:meth:`means`), and are standardised by; None: they are as they were read."""
 
     def __post_init__(self) -> None:
         if self.values.dim() != 3 or self.values.dtype not in (torch.float16, torch.float32):
@@ -79,6 +81,11 @@ class Packed:
     def links(self) -> dict[str, Tensor | None]:
         """What each state knows besides its values, by the names of :data:`mmser.heads.batch.LINKS`."""
         return {name: getattr(self, name) for name in heads.LINKS}
+
+    @property
+    def origin(self) -> "Packed":
+        """The states as they were read: these, or those that these are the means of."""
+        return self if self.of is None else self.of
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -159,7 +166,8 @@ class Packed:
         """Mean and standard deviation of each feature over all states of the utterances ``rows``.
 
         In float64, of values from which the first is subtracted: no cancellation, and a constant feature has a
-        deviation of exactly 0, which is given as 1 so that one can divide by it.
+        deviation of exactly 0, which is given as 1 so that one can divide by it. Of means, those of the states that
+        they are the means of: whoever takes a sequence's mean first standardises it by what its states are.
 
         Returns:
             Two float32 tensors on the device: (D,), or (L, D) where there are several layers and none is named.
@@ -167,6 +175,8 @@ class Packed:
         Raises:
             ProtocolError: these utterances have no states.
         """
+        if self.of is not None:
+            return self.of.moments(rows, layer)
         states = self.states_of(rows)
         if not len(states):
             raise ProtocolError(f"{len(rows)} utterances have no states at all: nothing to standardise by")
@@ -190,15 +200,17 @@ class Packed:
     def means(self) -> "Packed":
         """One state an utterance, its mean, in float32: all that a head needs which pools in time first.
 
-        An utterance without states stays without.
+        An utterance without states stays without. States that are one an utterance already are left as they are.
         """
+        if bool((self.lengths <= 1).all()):
+            return self
         filled = self.lengths > 0
         means = [self.values[:, :0].float()]
         for rows in torch.arange(len(self))[filled].split(_MEANS) if filled.any() else ():
             for_each = [self.gather(rows[None], torch.tensor([layer])) for layer in range(len(self.values))]
             means.append(torch.cat([masked_mean(own.values[0], own.mask[0])[None] for own in for_each]))
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), filled.long().cumsum(0)])
-        return Packed(torch.cat(means, 1), offsets.to(self.offsets.device))
+        return Packed(torch.cat(means, 1), offsets.to(self.offsets.device), of=self)
 
 
 def _linked(name: str, link: Tensor | None, index: Tensor, mask: Tensor) -> Tensor | None:

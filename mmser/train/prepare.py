@@ -201,6 +201,8 @@ def inputs_of(one: Prepared, number: int, table: Table) -> tuple[Table, Inputs]:
     member, options, kind = one.members[number], one.options[number], HEADS[one.members[number].head]
     heard = member.granularities if kind.needs_speech else ()
     own = table.only(heard, text=kind.reads_text(options), mel=kind.reads_mel(options), links=kind.links(options))
+    if kind.reads_means(options):
+        own = own.means()
     return own, Inputs(
         speech_dim=own.speech[heard[0]].values.shape[2] if heard else 0,
         text_dim=own.text.values.shape[2] if own.text is not None else 0,

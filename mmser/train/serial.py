@@ -91,7 +91,7 @@ def _train_epoch(
     epoch: int,
 ) -> float:
     head.train()
-    order = order_of(run, epoch, table.lengths, training.batch_size)
+    order = order_of(run, epoch, table.read_lengths, training.batch_size)
     batches = np.split(order, range(training.batch_size, len(order), training.batch_size))
     keys = dropout_keys(run, epoch, len(order)).split(training.batch_size)
     total = 0.0
@@ -255,7 +255,7 @@ def _standardise(head: nn.Module, table: Table, run: Run) -> None:
     for module in head.modules():
         if isinstance(module, Standardise):
             layer = run.layer if module.stream in table.speech else 0
-            stream = table.streams[module.stream]
+            stream = table.streams[module.stream].origin
             states = torch.cat([_states(stream, row, layer) for row in run.train_rows.tolist()]).double()
             deviation = states.std(0, correction=0)
             module.mean.copy_(states.mean(0))

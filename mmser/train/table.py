@@ -50,6 +50,11 @@ class Table:
         """(n,) states of each utterance, all streams together."""
         return np.sum([stream.lengths.numpy() for stream in self.streams.values()], axis=0)
 
+    @cached_property
+    def read_lengths(self) -> NDArray[np.int64]:
+        """The same as the states were read, also where their means stand for them: what batches are ordered by."""
+        return np.sum([stream.origin.lengths.numpy() for stream in self.streams.values()], axis=0)
+
     @property
     def device(self) -> torch.device:
         """Where the features lie."""
@@ -80,6 +85,17 @@ class Table:
             speech={name: self.speech[name].linked_by(links) for name in granularities},
             text=self.text.linked_by(links) if text and self.text is not None else None,
             mel=self.mel if mel else None,
+        )
+
+    def means(self) -> "Table":
+        """A table for heads that read nothing of speech and text but each utterance's mean: it is taken once, here.
+
+        What such a head learns is the same, but for rounding. Log-mel frames stay frames.
+        """
+        return replace(
+            self,
+            speech={name: stream.means() for name, stream in self.speech.items()},
+            text=None if self.text is None else self.text.means(),
         )
 
     def gather(
