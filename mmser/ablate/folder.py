@@ -19,10 +19,11 @@ from typing import Any
 import pandas as pd
 
 from mmser.ablate.grid import Cell, Grid
+from mmser.cache.schema import MANIFEST_FILE
 from mmser.cache.writer import difference
 from mmser.errors import ProtocolError
 from mmser.train.compare import read_json
-from mmser.train.folder import write_csv, write_json, write_text
+from mmser.train.folder import is_whole, write_csv, write_json, write_text
 from mmser.train.members import settled_like
 
 FORMAT = 1
@@ -48,6 +49,9 @@ def check_same(folder: Path, grid: Grid, cache: Path) -> None:
     New cells may come to it, and old ones be left out.
     """
     path = folder / "ablation.json"
+    for name, what in {"config.json": "a run", MANIFEST_FILE: "a cache"}.items():
+        if (folder / name).exists():
+            raise ProtocolError(f"{folder} is the folder of {what} (it holds {name}); give another --out")
     if not path.exists():
         return
     stored = read_json(path)
@@ -110,6 +114,6 @@ def trained_heads(folder: Path, cells: Sequence[Cell]) -> dict[str, Path]:
     for cell in cells:
         for path in sorted((cell_folder(folder, cell.name) / "heads").glob("*/config.json")):
             made_of = read_json(path).get("made_of")
-            if isinstance(made_of, str):
+            if isinstance(made_of, str) and is_whole(path.parent):
                 found[made_of] = path.parent
     return found

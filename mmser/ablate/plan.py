@@ -10,7 +10,7 @@ from mmser.ablate.grid import Cell, Grid
 from mmser.cache import Cache
 from mmser.errors import MmserError
 from mmser.train.features import resident_bytes
-from mmser.train.folder import settle_folder
+from mmser.train.folder import TABLES, is_whole, settle_folder
 from mmser.train.members import FUSIONS
 from mmser.train.options import TOKEN, Experiment
 from mmser.train.plan import Run
@@ -98,7 +98,10 @@ def _prepared(cache: Cache, cells: Sequence[Cell], failures: dict[str, str]) -> 
 
 
 def _is_finished(cache: Cache, own: Prepared, folder: Path, failures: dict[str, str], cell: Cell) -> bool:
-    """Whether a cell has its tables, of these very states and rows; where it has them of others, it has failed."""
+    """Whether a cell has all its tables and heads, of these very states and rows; if of others, it has failed.
+
+    One that lacks some is trained again: that finds what is there, and makes what is missing.
+    """
     if not (folder / "summary.json").exists():
         return False
     try:
@@ -106,7 +109,9 @@ def _is_finished(cache: Cache, own: Prepared, folder: Path, failures: dict[str, 
     except MmserError as error:
         failures[cell.name] = str(error)
         return False
-    return True
+    runs = [run for number in range(len(own.members)) for run in runs_of(own, number, own.layers)[1]]
+    heads = [folder / "heads" / run.name for run in runs]
+    return all((folder / name).exists() for name in TABLES) and all(is_whole(head) for head in heads)
 
 
 def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], estimates: Estimates) -> Group:

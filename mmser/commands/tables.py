@@ -26,7 +26,8 @@ def show_training(*results: "Result", say: Callable[[str], Any] = click.echo) ->
     print_lines(lines, rating_lines)
     for result in results:
         print_oracle(result)
-    about = [f"{first.num_utterances} utterances"]
+    some = "" if first.num_tested == first.num_utterances else f"{first.num_tested} tested of "
+    about = [f"{some}{first.num_utterances} utterances"]
     if first.labels:
         about.append(f"{len(first.labels)} classes (chance UA {1 / len(first.labels):.3f})")
     interval = lines[0].interval if lines else rating_lines[0].interval

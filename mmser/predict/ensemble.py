@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmser.errors import MmserError, ProtocolError
 from mmser.heads.base import download_head
 from mmser.train.about import About, load_about
 from mmser.train.compare import read_json
 from mmser.train.grid import chosen_by_dev
+from mmser.train.members import FUSIONS
 
 _RUN = re.compile(r"(?P<member>.+)-fold(?P<fold>\d+)-seed\d+(-trial(?P<trial>\d+))?")
 """A head's folder, as :mod:`mmser.train.run` names it."""
@@ -73,6 +76,7 @@ def _tested(folder: Path, fold: str | None) -> list[Path]:
         for path in sorted(folder.glob("heads/*/config.json"))
         if _RUN.fullmatch(path.parent.name)
     }
+    _check_whole(folder, configs)
     folds = sorted({str(config.get("fold")) for config in configs.values()})
     if fold is not None:
         configs = {path: config for path, config in configs.items() if str(config.get("fold")) == fold}
@@ -90,6 +94,30 @@ def _check_run(folder: Path) -> None:
             f"{folder} fuses its heads by {fusion}, which is not stored for new recordings; name one head of it "
             f"({folder / 'heads'}/...), or train a late fusion by --fusion mean"
         )
+
+
+def _check_whole(folder: Path, configs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """The mean over some of a run's heads is not what the run says."""
+    path = folder / "results.csv"
+    try:
+        tested = pd.read_csv(path, dtype=str, keep_default_na=False)[["head", "fold", "seed"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise ProtocolError(f"{path}: not the table of a finished run ({error}); train it to its end first") from error
+    there = {(_member(path), str(config.get("fold")), str(config.get("seed"))) for path, config in configs.items()}
+    asked = [one for one in tested.itertuples(index=False, name=None) if one[0] not in FUSIONS]
+    missing = [one for one in asked if one not in there]
+    if missing:
+        head, fold, seed = missing[0]
+        raise ProtocolError(
+            f"{folder}: {len(missing)} of its {len(asked)} heads are not there (first: {head}, fold {fold!r}, seed "
+            f"{seed}); train it again by the same command, which makes what is missing, or name one of its heads"
+        )
+
+
+def _member(path: Path) -> str:
+    part = _RUN.fullmatch(path.name)
+    assert part is not None
+    return part["member"]
 
 
 def _chosen(configs: Mapping[Path, Mapping[str, Any]]) -> list[Path]:

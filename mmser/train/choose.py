@@ -42,6 +42,11 @@ class Chosen:
     """Utterances of the manifest that are no rows, counted by reason."""
 
     @property
+    def num_tested(self) -> int:
+        """Utterances that are in a test part."""
+        return len(np.unique(np.concatenate([fold.test for fold in self.folds])))
+
+    @property
     def notes(self) -> list[str]:
         """What the user should know."""
         unchecked = max(fold.num_unchecked for fold in self.folds)

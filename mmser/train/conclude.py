@@ -35,6 +35,8 @@ class Result:
     oracle_rating_lines: list[RatingLine]
     labels: tuple[str, ...]
     num_utterances: int
+    num_tested: int
+    """Utterances that were test once: all of them, unless the folds are given splits."""
     left_out: Mapping[str, int]
     """Utterances that could not be used, counted by reason."""
     kept: Mapping[str, int]
@@ -96,6 +98,7 @@ def conclude(
     about = {
         "labels": chosen.labels,
         "num_utterances": len(chosen.ids),
+        "num_tested": chosen.num_tested,
         "left_out": chosen.left_out,
         "kept": kept,
         "notes": notes,
@@ -111,6 +114,7 @@ def conclude(
         oracle_rating_lines=oracle_rating_lines,
         labels=chosen.labels,
         num_utterances=len(chosen.ids),
+        num_tested=chosen.num_tested,
         left_out=chosen.left_out,
         kept=kept,
         notes=tuple(notes),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmser.cache import Cache, PackedColumn, Stream
 from mmser.cache.schema import MANIFEST_FILE
-from mmser.errors import ProtocolError
+from mmser.errors import CacheError, ProtocolError
 from mmser.records import TIERS
 from mmser.train.columns import DESCRIPTORS, stored_column
 from mmser.train.layers import text_layer_of
@@ -25,6 +25,9 @@ _EXTRACTED = {
     "mel": ("log-mel", "--mel"),
 }
 """By kind of stream: what its states are called, and the option that extracts them."""
+
+_CHECKED = 1 << 16
+"""States whose numbers are looked at at a time."""
 
 _OF_EVERY = ("frame", "utterance")
 """Granularities that every utterance has states of, aligned or not."""
@@ -206,6 +209,7 @@ def load_table(
             links = linker.of_frames(states.offsets)
         elif linker is not None and granularity in TIERS:
             links = linker.of_segments(stream, granularity)
+        _check_finite(stream, states)
         speech[granularity] = _packed(states, links, device)
     text = None
     if sources.text is not None:
@@ -224,10 +228,13 @@ def load_table(
                 f"{sources.text.name} was imported, and its tokens know no words; a head that links speech and text by "
                 "words needs text states of mmser extract --text-model"
             )
+        _check_finite(sources.text, states)
         text = _packed(states, links, device)
     mel = None
     if sources.mel is not None:
-        mel = _packed(stored_column(sources.mel, "frame", "states", utterance_ids), None, device)
+        states = stored_column(sources.mel, "frame", "states", utterance_ids)
+        _check_finite(sources.mel, states)
+        mel = _packed(states, None, device)
     return Table(tuple(utterance_ids), speech, text, mel)
 
 
@@ -242,6 +249,20 @@ def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: i
         lengths = stream.lengths(granularity, [uid for uid in utterance_ids if uid in stream])
         total += int(lengths.sum()) * (layers if column.layers else 1) * column.dim * np.dtype(column.dtype).itemsize
     return total
+
+
+def _check_finite(stream: Stream, column: PackedColumn) -> None:
+    """One state that is no number would make none of every run that learns from it, or is standardised with it."""
+    for layer in column.values:
+        for start in range(0, len(layer), _CHECKED):
+            sound = np.isfinite(layer[start : start + _CHECKED]).all(-1)
+            if sound.all():
+                continue
+            row = int(np.searchsorted(column.offsets, start + np.argmin(sound), side="right")) - 1
+            raise CacheError(
+                f"utterance {column.utterance_ids[row]!r}: {stream.name} holds states that are no finite numbers; "
+                "expected numbers. Check the cache (mmser cache verify), and extract or import the utterance again"
+            )
 
 
 def _know_places(text: Stream) -> bool:

@@ -28,14 +28,20 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from mmser.cache import Cache
+from mmser.cache.schema import MANIFEST_FILE
 from mmser.cache.writer import difference
-from mmser.errors import ProtocolError
+from mmser.errors import MmserError, ProtocolError
 from mmser.heads.store import load_head
 from mmser.train.choose import Chosen
 from mmser.train.features import Sources
 from mmser.train.members import settled_like
 from mmser.train.options import Experiment
 from mmser.train.plan import Epoch, Run, Trained
+
+TABLES = ("summary.json", "results.csv", "predictions.csv")
+"""What every finished run has."""
+HEAD_FILES = ("config.json", "model.safetensors")
+"""What every finished head has."""
 
 
 @contextmanager
@@ -60,13 +66,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> None:
-    """Make the run folder, or make sure that its heads are of this very experiment on these very states and rows.
+    """Make the run folder, or make sure that what it holds is of this very experiment on these very states and rows.
 
-    A folder without a finished head holds nothing that could be mixed up. The experiment is a settled one
-    (:func:`mmser.train.members.settled`).
+    A folder without a finished head and without tables holds nothing that could be mixed up. The experiment is a
+    settled one (:func:`mmser.train.members.settled`).
 
     Raises:
-        ProtocolError: its heads are of another experiment, or the cache has changed since (says what).
+        ProtocolError: its heads or tables are of another experiment, the cache has changed since (says what), or it is
+            no run folder.
     """
     config = {
         "experiment": asdict(experiment),
@@ -78,7 +85,8 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
     }
     config = json.loads(json.dumps(config))
     path = folder / "config.json"
-    if path.exists() and any(folder.glob("heads/*/config.json")):
+    check_run_folder(folder)
+    if any(folder.glob("heads/*/config.json")) or any((folder / name).exists() for name in TABLES):
         changed = _differences(_read(path), config, experiment)
         if changed:
             raise ProtocolError(
@@ -87,6 +95,26 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
+
+
+def check_run_folder(folder: Path) -> None:
+    """Make sure that nobody else's files are overwritten: the folder is a run's, or has none that a run would write.
+
+    Raises:
+        ProtocolError: it is a cache's, an ablation's or some other folder.
+    """
+    for name, what in {"ablation.json": "an ablation", MANIFEST_FILE: "a cache"}.items():
+        if (folder / name).exists():
+            raise ProtocolError(f"{folder} is the folder of {what} (it holds {name}); give another --out")
+    path = folder / "config.json"
+    if path.exists() and not isinstance(_read(path).get("experiment"), dict):
+        raise ProtocolError(f"{path}: not what mmser train-head writes, and would be overwritten; give another --out")
+    there = [name for name in (*TABLES, "heads") if (folder / name).exists()]
+    if there and not path.exists():
+        raise ProtocolError(
+            f"{folder} holds {there[0]} and no config.json that says of which experiment; give another --out, or "
+            "delete the folder"
+        )
 
 
 def streams_of(sources: Sources) -> dict[str, dict[str, Any]]:
@@ -122,31 +150,53 @@ def _apart_from_memory(experiment: Any) -> Any:
     return {**experiment, "training": {k: v for k, v in experiment["training"].items() if k != "memory_gb"}}
 
 
-def load_trained(folder: Path, run: Run) -> Trained | None:
+def load_trained(folder: Path, run: Run, made_of: str | None = None) -> Trained | None:
     """A run that was finished earlier; None if it was not.
 
+    Args:
+        folder: the run folder.
+        run: the run.
+        made_of: what its weights follow from (:func:`mmser.train.prepare.digests_of`), where that is known.
+
     Raises:
-        MmserError: its files are damaged.
+        MmserError: its files are damaged, or another run's.
     """
     path = folder / "heads" / run.name
-    return trained_of(path, run) if (path / "config.json").exists() else None
+    return trained_of(path, run, made_of) if is_whole(path) else None
 
 
-def trained_of(path: Path, run: Run) -> Trained:
-    """What ``run`` came to, from the folder of a head that is its.
+def is_whole(head: Path) -> bool:
+    """Whether a head's folder has all its files."""
+    return all((head / name).exists() for name in HEAD_FILES)
+
+
+def trained_of(path: Path, run: Run, made_of: str | None = None) -> Trained:
+    """What ``run`` came to, from the folder of a head that is its; arguments as for :func:`load_trained`.
 
     Raises:
-        MmserError: its files are damaged.
+        MmserError: its files are damaged, or another run's.
     """
     head, config = load_head(path)
-    score = math.nan if config["dev_score"] is None else config["dev_score"]
-    history = tuple(
-        Epoch(
-            epoch["epoch"], *(math.nan if epoch[name] is None else epoch[name] for name in ("train_loss", "dev_score"))
+    if made_of is not None and config.get("made_of", made_of) != made_of:
+        raise MmserError(
+            f"{path} holds another run's head, which may have learnt from what this one is tested on; delete that "
+            "folder, and run the same command again"
         )
-        for epoch in config["history"]
-    )
-    return Trained(run, head.state_dict(), config["best_epoch"], score, history, diverged=config["diverged"])
+    try:
+        score = math.nan if config["dev_score"] is None else config["dev_score"]
+        history = tuple(
+            Epoch(
+                epoch["epoch"],
+                *(math.nan if epoch[name] is None else float(epoch[name]) for name in ("train_loss", "dev_score")),
+            )
+            for epoch in config["history"]
+        )
+        return Trained(run, head.state_dict(), config["best_epoch"], score, history, diverged=config["diverged"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MmserError(
+            f"{path / 'config.json'}: not what mmser train-head writes ({error!r}); delete the folder {path}, and run "
+            "the same command again"
+        ) from error
 
 
 def facts_of(trained: Trained) -> dict[str, Any]:

@@ -92,9 +92,9 @@ def _sorted_out(
     for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
         for place, run in enumerate(part.runs):
             digest = None if part.digests is None else part.digests[place]
-            trained = load_trained(folder, run)
+            trained = load_trained(folder, run, digest)
             if trained is None and digest is not None and digest in lent:
-                trained = trained_of(lent[digest], run)
+                trained = trained_of(lent[digest], run, digest)
                 _save(part, place, trained, folder)
             if trained is None:
                 waiting.setdefault(digest or f"{number}/{place}", []).append((number, place))

@@ -92,6 +92,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     blind = sources.blind(manifest.ids) if first.missing == "keep" else set(lacking)
     unseen = {uid: reason for uid, reason in lacking.items() if uid in blind}
     chosen = choose(manifest, {**unseen, **without_required(cache, first, manifest.ids)}, first)
+    _check_ratings(chosen)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
     if sources.text is not None:
@@ -102,6 +103,20 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
         Prepared(one, members, options, sources, chosen, kept, own, lexicon, texts)
         for one, own in zip(experiments, layers, strict=True)
     ]
+
+
+def _check_ratings(chosen: Chosen) -> None:
+    """Every part that is learnt from, or chosen by, must know enough ratings of every dimension."""
+    for fold in chosen.folds:
+        for part, rows in {"train": fold.train, "dev": fold.dev}.items():
+            counts = (~np.isnan(chosen.ratings[rows])).sum(0)
+            for dimension, count in zip(chosen.dimensions, counts.tolist(), strict=True):
+                if count < 2:
+                    raise ProtocolError(
+                        f"column {dimension!r} rates {count} of the {len(rows)} {part} utterances of fold "
+                        f"{fold.name!r}; expected 2 or more, for its CCC: leave it out of --dimensions, or take other "
+                        "folds"
+                    )
 
 
 def _lexicon(experiment: Experiment, members: Sequence[Member], options: Sequence[Any]) -> Lexicon | None:

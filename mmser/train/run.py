@@ -11,7 +11,7 @@ from torch import Tensor
 from mmser.cache import Cache
 from mmser.train.conclude import Result, conclude
 from mmser.train.evaluate import outputs
-from mmser.train.folder import locked, settle_folder, write_csv
+from mmser.train.folder import check_run_folder, locked, settle_folder, write_csv
 from mmser.train.grid import chosen_by_dev, described, dev_scores_of
 from mmser.train.late import averaged, concatenated, fitted, without_oracle
 from mmser.train.lexicon import keep_lexicon
@@ -82,6 +82,8 @@ def train_heads(
     cache = Cache(cache_path)
     asked = prepare(cache, experiments)
     device = device_of(experiments[0].device)
+    for folder in folders:  # before anything is written, a lock included
+        check_run_folder(folder)
     with ExitStack() as locks:
         for one, folder in zip(asked, folders, strict=True):
             locks.enter_context(locked(folder))
