@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from small_cache import (
     DIM,
     FRAMES,
@@ -24,6 +25,7 @@ from small_cache import (
 from mmser.cache import Cache, StreamWriter
 from mmser.errors import CacheError, ManifestError, ProtocolError
 from mmser.manifest import read_manifest
+from mmser.train import features as features_module
 from mmser.train.choose import Chosen, choose
 from mmser.train.features import load_table, open_sources, resident_bytes
 from mmser.train.layers import speech_layers
@@ -174,6 +176,24 @@ def test_of_several_streams_one_has_to_be_named(tmp_path: Path) -> None:
 def chosen(cache: Cache, experiment: Experiment, *granularities: str, text: bool = False) -> Chosen:
     manifest = read_manifest(cache.manifest_path)
     return choose(manifest, opened(cache, *granularities, text=text).without(manifest.ids), experiment)
+
+
+@pytest.mark.parametrize(("granularity", "stream"), [("word", POOLED), ("token", TEXT)])
+def test_states_that_are_no_numbers_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granularity: str, stream: str
+) -> None:
+    """One of them would make all runs diverge."""
+    monkeypatch.setattr(features_module, "_CHECKED", 7)
+
+    def edit(uid: str, own: str, states: NDArray) -> NDArray:
+        if (uid, own) == ("s3_sad_1", granularity):
+            states[-1, -2:] = np.inf
+        return states
+
+    opened = Cache(write_cache(tmp_path / "toy", edit=edit))
+    sources = open_sources(opened, ["word"], text=True, speech_stream=None, text_stream=None)
+    with pytest.raises(CacheError, match=f"utterance 's3_sad_1': {stream} holds states that are no finite numbers"):
+        load_table(sources, opened.manifest.ids, [9], None, torch.device("cpu"))
 
 
 def test_rows_are_in_the_order_of_the_manifest(cache: Cache) -> None:
