@@ -122,6 +122,18 @@ def assert_identical(one: Trained, other: Trained) -> None:
         assert torch.equal(one.state[name], other.state[name]), name
 
 
+@pytest.mark.parametrize("case", ["plain co-attention", "plain mixing probe"])
+def test_a_piece_that_cuts_a_group_trains_its_runs_as_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a group of three is as large as a group of one with more steps an epoch, which follows it."""
+    few = [a_run(case, num_train=12, first=1, learning_rate=rate) for rate in (1e-2, 3e-3, 1e-3)]
+    runs = [*few, a_run(case, num_train=60)]
+    monkeypatch.setattr(engine, "max_stacked", lambda *_: 2 * torch.get_num_threads())
+    monkeypatch.setattr(engine, "most_together", lambda *_: 2)
+    table, targets = a_table(), some_labels()
+    for one, run in zip(train(table, targets, a_build(case), runs, TRAINING), runs, strict=True):
+        assert_same(one, train_serially(table, targets, a_build(case), run, TRAINING))
+
+
 OF_MEANS = [case for case, (kind, given, _) in CASES.items() if HEADS[kind].reads_means(HEADS[kind].options(**given))]
 
 

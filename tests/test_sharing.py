@@ -3,13 +3,23 @@
 from collections.abc import Callable
 from itertools import groupby
 
+import numpy as np
 import pytest
 import torch
 
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train.packed import Packed
-from mmser.train.sharing import CPU_TOGETHER, FLAT_TOGETHER, most_together, pieces_of
+from mmser.train.plan import Run
+from mmser.train.sharing import (
+    CPU_TOGETHER,
+    FLAT_TOGETHER,
+    batches_of,
+    blocks_of,
+    in_order,
+    most_together,
+    pieces_of,
+)
 from mmser.train.table import Table
 
 
@@ -76,3 +86,23 @@ def test_groups_are_what_the_keys_say() -> None:
     groups = "".join(6 * name for name in "abcdefghijklmnopqrstuvwxy")
     for piece in pieces_of(groups, 40, 999):
         assert {len(list(group)) for _, group in groupby(groups[piece])} == {6}
+
+
+def test_in_any_choice_of_runs_groups_are_whole_and_those_at_work_longest_come_first() -> None:
+    """As a resume leaves them, and as memory cuts them: also where runs of one group have other dev parts."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        parts = [np.arange(length) for length in rng.integers(5, 9, 4)]
+        devs = [np.arange(20 + fold % 2, 25) for fold in range(3)]
+        runs = [
+            Run(f"{n}", parts[rng.integers(4)], devs[rng.integers(3)], int(rng.integers(2)), 0, learning_rate=1e-3)
+            for n in range(rng.integers(1, 14))
+        ]
+        runs = [runs[number] for number in in_order(runs)]
+        keys = batches_of(runs)
+        for block in blocks_of(keys, int(rng.integers(1, 14))):
+            groups = [keys[place : place + block.members] for place in range(len(runs))[block.span][:: block.members]]
+            assert all(len(set(group)) == 1 for group in groups)
+            assert len({group[0] for group in groups}) == len(groups)
+            lengths = [len(run.train_rows) for run in runs[block.leaders]]
+            assert lengths == sorted(lengths, reverse=True)

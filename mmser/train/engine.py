@@ -114,7 +114,7 @@ def train(
     order = in_order(runs)
     keys = batches_of([runs[number] for number in order])
     together, most = most_together(table, head, training.batch_size), max_stacked(table, head, runs, training)
-    pieces = [order[piece] for piece in pieces_of(keys, together, most)]
+    pieces = [_sorted(runs, order[piece]) for piece in pieces_of(keys, together, most)]
     left = [len(piece) * training.epochs for piece in pieces]
     results: dict[int, Trained] = {}
 
@@ -137,6 +137,11 @@ def train(
             if progress is not None:
                 progress(len(order) * training.epochs - sum(left), len(order) * training.epochs)
     return [results[number] for number in range(len(runs))]
+
+
+def _sorted(runs: Sequence[Run], piece: Sequence[int]) -> list[int]:
+    """The numbers of a piece's runs as they are stacked: where a group was cut, what is left of it is a smaller one."""
+    return [piece[place] for place in in_order([runs[number] for number in piece])]
 
 
 class _News(NamedTuple):
@@ -238,10 +243,12 @@ class _Group:
         number = len(self.courses[0].history) + 1  # all runs of a group are in the same epoch
         rows, valid = pad_rows([order_of(run, number, self.table.read_lengths, size) for run in leaders], size)
         counts = valid.unflatten(1, (-1, size)).sum(-1)
+        steps = (counts > 0).sum(1)
+        assert bool((steps.diff() <= 0).all()), "the runs that have steps left are not the first of their block"
         at_work, widest = (counts > 0).sum(0).tolist(), counts.amax(0).tolist()
         keys = torch.stack([dropout_keys(run, number, rows.shape[1]) for run in leaders])
         # A step is one of the run's own: one with fewer batches is further in its schedule.
-        rates = [rates_of(number, int(own), self.training) for own in (counts > 0).sum(1)]
+        rates = [rates_of(number, int(own), self.training) for own in steps]
         factors = pad_sequence(rates, batch_first=True).repeat_interleave(members, 0)
         goal = self.targets.goal(rows, valid, self.mean[block.leaders], self.deviation[block.leaders])
         goal = Goal(*(part.to(device).repeat_interleave(members, 0) for part in goal))

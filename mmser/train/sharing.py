@@ -116,13 +116,19 @@ def in_order(runs: Sequence[Run]) -> list[int]:
     seen: dict[Hashable, int] = {}
     for key in (*questions, *batches):
         seen.setdefault(key, len(seen))
+    # Of a group with several dev parts the first says where the group stands: the group stays together.
+    asked: dict[Hashable, int] = {}
+    for batch, question in zip(batches, questions, strict=True):
+        asked.setdefault(batch, seen[question])
 
     def place(number: int) -> tuple[int, ...]:
+        batch = batches[number]
         return (
-            -sizes[batches[number]],
+            -sizes[batch],
             -len(runs[number].train_rows),
+            asked[batch],
+            seen[batch],
             seen[questions[number]],
-            seen[batches[number]],
             number,
         )
 
