@@ -1,6 +1,9 @@
 """Heads on disk: what goes in comes out, and a foreign or tampered folder is refused by name."""
 
+import errno
 import json
+import os
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,46 @@ def test_missing_and_damaged_files_are_refused(folder: Path) -> None:
         load_head(folder)
     (folder / "config.json").unlink()
     with pytest.raises(MmserError, match=r"config\.json: no such file; expected the folder of a trained head"):
+        load_head(folder)
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """One under which colleagues read and write."""
+    before = os.umask(0o002)
+    yield 0o002
+    os.umask(before)
+
+
+def test_colleagues_may_read_what_the_umask_lets_them(umask: int, folder: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == dict.fromkeys(("config.json", "model.safetensors"), 0o666 & ~umask)
+
+
+def test_a_full_disk_is_an_oserror_and_leaves_the_old_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_head(a_head("coattention", {"width": 16, "heads": 4}), folder, CONFIG)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended, for root may read all."""
+    real = Path.open
+
+    def refuse(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == "model.safetensors":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(MmserError, match=r"model\.safetensors: not readable as safetensors: .*Permission denied"):
         load_head(folder)
 
 

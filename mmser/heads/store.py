@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from mmser.errors import MmserError
@@ -45,10 +45,30 @@ def save_head(head: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors.part")
-    os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    (folder / "config.json.part").write_text(json.dumps({**about, **config}, indent=2) + "\n", encoding="utf-8")
-    os.replace(folder / "config.json.part", folder / "config.json")
+    write_bytes(folder / "model.safetensors", save(weights))
+    write_bytes(folder / "config.json", (json.dumps({**about, **config}, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, for whom the umask says.
+
+    The writer of safetensors itself makes files that their owner alone may read, and its errors are no OSErrors.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_readable(path: Path) -> None:
+    """Raise OSError, with the reason, where a file cannot be read: to safetensors every reason is a missing file."""
+    with path.open("rb"):
+        pass
 
 
 def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -123,6 +143,7 @@ def _fits(value: object, kind: Any) -> bool:
 def _fill(head: nn.Module, path: Path) -> None:
     """Give a head without memory the tensors in ``path``."""
     try:
+        check_readable(path)
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise MmserError(f"{path}: not readable as safetensors: {error}") from None
