@@ -32,10 +32,20 @@ def save_head(head: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
         folder: where to.
         config: what else a user of the head must know (labels, encoder, layer, ...), as JSON types. It may not use
             the names that are the head's own: format, kind, inputs, num_outputs, options.
+
+    Raises:
+        MmserError: a name that is the head's own, a value that JSON cannot hold, or a class that is not in ``HEADS``.
+            Nothing is written then.
     """
-    clash = set(config) & set(_OWN)
-    assert not clash, f"config may not set {sorted(clash)}"
-    kind = next(name for name, kind in HEADS.items() if kind.module is type(head))
+    clash = [name for name in _OWN if name in config]
+    if clash:
+        raise MmserError(f"config may not set {', '.join(clash)}: the head itself says it; choose another name")
+    kind = next((name for name, kind in HEADS.items() if kind.module is type(head)), None)
+    if kind is None:
+        raise MmserError(
+            f"{type(head).__name__} cannot be saved, for nothing could load it: it is no head of mmser.heads.HEADS; "
+            "give it an entry there"
+        )
     about = {
         "format": FORMAT,
         "kind": kind,
@@ -43,10 +53,23 @@ def save_head(head: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
         "num_outputs": head.num_outputs,
         "options": asdict(head.options),  # type: ignore[call-overload]
     }
+    text = _as_json({**about, **config})  # before a weight is replaced
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(weights))
-    write_bytes(folder / "config.json", (json.dumps({**about, **config}, indent=2) + "\n").encode())
+    write_bytes(folder / "config.json", text.encode())
+
+
+def _as_json(config: Mapping[str, Any]) -> str:
+    for name, value in config.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MmserError(
+                f"config: {name} cannot be kept as JSON ({error}); expected text, finite numbers, True, False, None, "
+                "or lists and dicts of those"
+            ) from None
+    return json.dumps(config, indent=2) + "\n"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
