@@ -1,6 +1,7 @@
 """mmser in notebooks: the same as the command line, and tables, figures and heads that say what the files say."""
 
 import doctest
+import html
 import json
 import shutil
 from dataclasses import replace
@@ -146,6 +147,43 @@ def test_ratings_have_their_own_rows(root: Path) -> None:
     )
     with pytest.raises(ProtocolError, match="rates dimensions; it has no classes to confuse"):
         rated.plot_confusion()
+
+
+def test_what_the_command_says_beside_the_table_is_said_and_shown(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    rows = make_rows()
+    rows["valence"] = 1.0 + np.arange(len(rows)) % 5
+    rows.loc[3, ["label", "valence"]] = ["", np.nan]
+    write_cache(root / "odd", rows, absent={"text/toy": {"s1_happy_0", "s2_sad_1"}})
+    asked = {"task": "both", "dimensions": "valence", "layer": 9, "missing": "keep", "width": 4, "heads": 2}
+    wild = QUICK | {"learning_rate": 1e30, "quiet": False}
+    made = train_head("odd", "coattention", report_oracle=True, **asked, **wild)
+    said = capsys.readouterr()
+    options = ("--task", "both", "--dimensions", "valence", "--layer", 9, "--missing", "keep", "--report-oracle")
+    settings = ("--set", "width=4", "--set", "heads=2", "--epochs", 3, "--learning-rate", 1e30)
+    told = mmser("train-head", "odd", *options, *settings, "--out", made.folder).stdout.splitlines()
+    kinds = ("Note:", "Left out:", "Kept,", "Oracle,")
+    assert [line for line in told if line.startswith(kinds)] == made.remarks()
+    assert [line for line in said.err.splitlines() if line.startswith(kinds)] == made.remarks()
+    assert {line.split(" ")[0] for line in made.remarks()} == {"Note:", "Left", "Kept,", "Oracle,"}
+    assert made.notes[0].startswith("6 of 6 runs of coattention diverged")
+    assert sum(made.left_out.values()) == 1
+    assert sum(made.kept.values()) == 2
+    assert made.oracle[["head", "figure"]].values.tolist() == [["coattention", "UA"], ["coattention", "CCC of valence"]]
+    honest = [made.lines[0].ua, made.rating_lines[0].ccc]
+    np.testing.assert_allclose(made.oracle["oracle"] - made.oracle["difference"], honest)
+    summary = json.loads((made.folder / "summary.json").read_text())
+    summary["notes"].append("<script>alert(1)</script>")
+    (made.folder / "summary.json").write_text(json.dumps(summary))
+    shown = Runs(made.folder)._repr_html_()
+    assert all(html.escape(line) in shown for line in made.remarks())
+    assert "<p>Note: &lt;script&gt;alert(1)&lt;/script&gt;</p>" in shown
+
+
+def test_nothing_to_note_is_nothing_said(runs: Runs) -> None:
+    assert (runs.notes, runs.left_out, runs.kept, len(runs.oracle), runs.remarks()) == ([], {}, {}, 0, [])
 
 
 def test_the_confusion_that_is_drawn(runs: Runs) -> None:

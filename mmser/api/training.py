@@ -51,7 +51,7 @@ def train_head(
         folds: column whose every value is test once, or ``split``. None: what the preset ``protocol`` says, if one is
             given.
         out: the run folder. None: ``runs/CACHE/HEAD-GRANULARITY-LAYER``, as on the command line.
-        quiet: show no progress.
+        quiet: show neither progress nor what there is to note (:meth:`Runs.remarks`).
         options: the other fields of :class:`~mmser.train.options.Experiment` and
             :class:`~mmser.train.options.Training` (``normalise="speaker"``, ``learning_rate=(1e-4, 1e-3)``,
             ``epochs=20``), and the head's own options (``width=64``); those of one member of a late fusion as
@@ -70,7 +70,10 @@ def train_head(
     folder = default_folder(Path(cache), experiment) if out is None else Path(out)
     with meter(quiet=quiet) as progress:
         run(cache, experiment, folder, report=progress)
-    return Runs(folder)
+        runs = Runs(folder)
+        for line in runs.remarks():
+            progress.say(line)
+    return runs
 
 
 def experiment_of(head: str, asked: Mapping[str, Any]) -> Experiment:
