@@ -1,9 +1,11 @@
 """mmser in notebooks: the same as the command line, and tables, figures and heads that say what the files say."""
 
 import doctest
+import html
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from test_cache_python import page_of
 
 from mmser.api import Runs, compare, train_head
 from mmser.api.training import experiment_of
-from mmser.errors import ProtocolError
+from mmser.cache import Cache
+from mmser.commands.train import train_head as train_command
+from mmser.errors import MmserError, ProtocolError
 from mmser.train.compare import compare as compare_folders
 from mmser.train.options import Experiment, Training
 from mmser.train.presets import PRESETS
@@ -111,11 +115,106 @@ def test_keywords_become_an_experiment() -> None:
         ("coattntion", {"width": 3}, "head is 'coattntion'.* expected one of: speech-probe"),
         ("coattention", {"protocol": "iemocap"}, "protocol is 'iemocap'.* expected one of: leave-one-session-out"),
         ("coattention", {"seeds": 0}, "seeds is 0; expected at least 1"),
+        (None, {}, "head is None; expected one of: speech-probe"),
+        ("coattention", {"seeds": "3"}, "train_head: seeds is '3'; expected a whole number"),
+        ("coattention", {"seeds": [0, 1]}, r"seeds is \[0, 1\]; expected a whole number"),
+        ("coattention", {"epochs": np.float64(3)}, "epochs is 3.0; expected a whole number"),
+        ("coattention", {"epochs": np.int64}, "epochs is <class 'numpy.int64'>; expected a whole number"),
+        ("coattention", {"learning_rate": "1e-3"}, "learning_rate is '1e-3'; expected a number, or a list of numbers"),
+        ("coattention", {"learning_rate": np.ones((2, 2))}, r"learning_rate is \[\[1.0, 1.0\], .* a list of numbers"),
+        ("coattention", {"learning_rate": np.array([])}, r"learning_rate is \[\]; expected at least one number"),
+        ("coattention", {"weight_decay": ()}, r"weight_decay is \[\]; expected at least one number"),
+        ("coattention", {"crop_seconds": "5"}, "crop_s is '5'; expected a number"),
+        ("coattention", {"crop_seconds": 5, "crop_s": 5}, "crop_s and crop_seconds are one option; give one of them"),
+        ("coattention", {"labels": {"sad", "happy"}}, "labels is .*; expected a list of texts"),
+        ("coattention", {"require": 3.5}, "require is 3.5; expected text"),
+        ("coattention", {"protocol": ["superb", {}]}, "protocol is .*; expected text"),
+        ("coattention", {"report_oracle": "yes"}, "report_oracle is 'yes'; expected true or false"),
+        ("coattention", {"width": [64]}, r"option width=\[64\] of the head: expected text, a number, True or False"),
+        ("coattention", {"settings": "width=64"}, "settings is 'width=64'; expected a dict, as settings={'width': 64}"),
+        ("coattention", {"settings": {3: 4}}, "option 3=4 of the head: expected"),
+        ("coattention", {"training": {"epochs": 3}}, "training is {'epochs': 3}; expected a Training"),
     ],
 )
-def test_what_is_no_option(head: str, asked: dict[str, object], message: str) -> None:
+def test_what_is_no_option(
+    head: str, asked: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cache(tmp_path / "toy")
     with pytest.raises(ProtocolError, match=message):
-        experiment_of(head, asked)
+        train_head("toy", head, **asked)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize("asked", [{"layer": "deep"}, {"text_layer": 7}, {"width": "wide"}, {"device": "abacus"}])
+def test_what_only_the_cache_refuses_leaves_nothing_either(
+    root: Path, asked: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(MmserError):
+        train_head(root / "toy", "coattention", out=tmp_path / "run", **asked)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_own_names_are_keywords() -> None:
+    """But for --set, which is settings, and how the command prints."""
+    for option in train_command.params:
+        name = max(option.opts, key=len).removeprefix("--").replace("-", "_")
+        if name not in ("cache_path", "set", "json", *signature(train_head).parameters):
+            assert experiment_of("cnn14", {name: None}) == Experiment(head="cnn14")
+    for name in ("crop_seconds", "crop_s"):
+        assert experiment_of("cnn14", {name: 3}).training.crop_s == 3
+
+
+def test_numpy_and_text_mean_what_python_and_the_command_mean() -> None:
+    asked = {
+        "seeds": np.int64(2),
+        "learning_rate": np.array([0.5, 0.25], dtype=np.float32),
+        "weight_decay": np.float32(0.5),
+        "layer": np.arange(4, 7),
+        "try_layers": np.array([3, 9]),
+        "dimension_weights": np.array([1.0, 0.5]),
+        "dimensions": pd.Series(["valence", "arousal"]),
+        "labels": np.array(["sad", "happy"]),
+        "require": ["phone", "word"],
+        "members": "coattention@word, text-probe",
+        "report_oracle": np.bool_(True),
+        "lexicon": Path("words.csv"),
+        "width": np.int32(16),
+        "protocol": None,
+        "folds": None,
+        "text_layer": None,
+    }
+    found = experiment_of("late-fusion", asked)
+    assert found == Experiment(
+        head="late-fusion",
+        seeds=2,
+        learning_rate=(0.5, 0.25),
+        weight_decay=0.5,
+        layer="4,5,6",
+        try_layers=("3", "9"),
+        dimensions=("valence", "arousal"),
+        labels=("sad", "happy"),
+        require="phone,word",
+        members=("coattention@word", "text-probe"),
+        report_oracle=True,
+        lexicon="words.csv",
+        settings={"width": 16},
+        training=Training(dimension_weights=(1.0, 0.5)),
+    )
+    json.dumps(asdict(found))  # as a run folder keeps it
+    opened = experiment_of("speech-probe", {"protocol": "msp-podcast", "test_split": None})
+    assert opened.test_split is None  # a value of its own, which a preset does not fill in
+
+
+def test_a_cache_that_is_open_is_taken_and_anything_else_refused(root: Path, tmp_path: Path) -> None:
+    options = {"layer": 9, "hidden": 4, "tensorboard": True, **QUICK}
+    made = train_head(Cache(root / "toy"), "speech-probe", out=str(tmp_path / "run"), **options)
+    assert made.folder == tmp_path / "run"
+    assert len(list(made.folder.glob("tensorboard/*/events.out.*"))) == 6
+    with pytest.raises(ProtocolError, match="cache is 3; expected a path"):
+        train_head(3, "speech-probe")  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="out is 3; expected a path"):
+        train_head(root / "toy", "speech-probe", out=3)  # type: ignore[arg-type]
 
 
 def test_tables_are_the_files_and_agree(runs: Runs) -> None:
@@ -146,6 +245,43 @@ def test_ratings_have_their_own_rows(root: Path) -> None:
     )
     with pytest.raises(ProtocolError, match="rates dimensions; it has no classes to confuse"):
         rated.plot_confusion()
+
+
+def test_what_the_command_says_beside_the_table_is_said_and_shown(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    rows = make_rows()
+    rows["valence"] = 1.0 + np.arange(len(rows)) % 5
+    rows.loc[3, ["label", "valence"]] = ["", np.nan]
+    write_cache(root / "odd", rows, absent={"text/toy": {"s1_happy_0", "s2_sad_1"}})
+    asked = {"task": "both", "dimensions": "valence", "layer": 9, "missing": "keep", "width": 4, "heads": 2}
+    wild = QUICK | {"learning_rate": 1e30, "quiet": False}
+    made = train_head("odd", "coattention", report_oracle=True, **asked, **wild)
+    said = capsys.readouterr()
+    options = ("--task", "both", "--dimensions", "valence", "--layer", 9, "--missing", "keep", "--report-oracle")
+    settings = ("--set", "width=4", "--set", "heads=2", "--epochs", 3, "--learning-rate", 1e30)
+    told = mmser("train-head", "odd", *options, *settings, "--out", made.folder).stdout.splitlines()
+    kinds = ("Note:", "Left out:", "Kept,", "Oracle,")
+    assert [line for line in told if line.startswith(kinds)] == made.remarks()
+    assert [line for line in said.err.splitlines() if line.startswith(kinds)] == made.remarks()
+    assert {line.split(" ")[0] for line in made.remarks()} == {"Note:", "Left", "Kept,", "Oracle,"}
+    assert made.notes[0].startswith("6 of 6 runs of coattention diverged")
+    assert sum(made.left_out.values()) == 1
+    assert sum(made.kept.values()) == 2
+    assert made.oracle[["head", "figure"]].values.tolist() == [["coattention", "UA"], ["coattention", "CCC of valence"]]
+    honest = [made.lines[0].ua, made.rating_lines[0].ccc]
+    np.testing.assert_allclose(made.oracle["oracle"] - made.oracle["difference"], honest)
+    summary = json.loads((made.folder / "summary.json").read_text())
+    summary["notes"].append("<script>alert(1)</script>")
+    (made.folder / "summary.json").write_text(json.dumps(summary))
+    shown = Runs(made.folder)._repr_html_()
+    assert all(html.escape(line) in shown for line in made.remarks())
+    assert "<p>Note: &lt;script&gt;alert(1)&lt;/script&gt;</p>" in shown
+
+
+def test_nothing_to_note_is_nothing_said(runs: Runs) -> None:
+    assert (runs.notes, runs.left_out, runs.kept, len(runs.oracle), runs.remarks()) == ([], {}, {}, 0, [])
 
 
 def test_the_confusion_that_is_drawn(runs: Runs) -> None:

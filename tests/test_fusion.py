@@ -1,6 +1,8 @@
 """Rules of late fusion against scikit-learn and brute force, and what comes back from disk."""
 
+import errno
 import json
+import os
 from itertools import product
 from pathlib import Path
 
@@ -114,6 +116,40 @@ def test_what_is_read_back_answers_the_same(rule: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(test), fusion(test))
     assert (again.rule, members, labels) == (rule, ["a", "b@word", "c"], ["x", "y", "z"])
     assert [path.name for path in (tmp_path / "fusions").iterdir()] == ["one.safetensors"]
+
+
+def test_colleagues_may_read_a_fusion_where_the_umask_lets_them(tmp_path: Path) -> None:
+    fusion = fit_fusion("dev-weighted", *answers(2, 3), "here")
+    before = os.umask(0o002)
+    try:
+        save_fusion(tmp_path / "one.safetensors", fusion, ["a", "b"], ["x", "y", "z"])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "one.safetensors").stat().st_mode & 0o777 == 0o664
+
+
+def test_a_fusion_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    fusion = fit_fusion("dev-weighted", *answers(2, 3), "here")
+    with pytest.raises(OSError, match="No space left on device"):
+        save_fusion(tmp_path / "one.safetensors", fusion, ["a", "b"], ["x", "y", "z"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fusion_that_may_not_be_read_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended, for root may read all."""
+    save_fusion(tmp_path / "one.safetensors", fit_fusion("svm", *answers(2, 3), "here"), ["a", "b"], ["x", "y", "z"])
+
+    def refuse(path: Path, *_args: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(MmserError, match=r"one\.safetensors: not readable as safetensors: .*Permission denied"):
+        load_fusion(tmp_path / "one.safetensors")
 
 
 def test_the_same_fusion_is_the_same_bytes_in_every_process(tmp_path: Path) -> None:

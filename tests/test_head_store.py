@@ -1,6 +1,9 @@
 """Heads on disk: what goes in comes out, and a foreign or tampered folder is refused by name."""
 
+import errno
 import json
+import os
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -41,8 +44,42 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_heads_own_names_are_reserved(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="config may not set"):
-        save_head(a_head("text-probe", {}), tmp_path, {"kind": "mine"})
+    with pytest.raises(MmserError, match="config may not set kind: the head itself says it; choose another name"):
+        a_head("text-probe", {}).save_pretrained(tmp_path, kind="mine")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"push_to_hub": False}, "takes no push_to_hub: it writes a folder.* mmser hub push FOLDER OWNER/NAME"),
+        ({"config": {"labels": []}}, r"takes no config: .*given by name \(labels=\.\.\., layer=\.\.\.\)"),
+        ({"repo_id": "me/head", "model_card_kwargs": {}}, "takes no repo_id, model_card_kwargs"),
+        ({"push_to_hub": True, "token": "hf_secret"}, "takes no push_to_hub, token"),
+        ({"format": 2, "options": {}}, "config may not set format, options"),
+        ({"layer": {9}}, r"config: layer cannot be kept as JSON \(Object of type set .*expected text, finite num"),
+        ({"layer": 9, "ccc": float("nan")}, "config: ccc cannot be kept as JSON .Out of range float values"),
+        ({"scale": {"ua": [float("inf")]}}, "config: scale cannot be kept as JSON .Out of range"),
+        ({"mean": torch.ones(1)}, "config: mean cannot be kept as JSON .Object of type Tensor"),
+    ],
+)
+def test_what_cannot_be_kept_beside_a_head_leaves_the_old_one(
+    folder: Path, config: dict[str, Any], message: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(MmserError, match=message):
+        a_head("text-probe", {}).save_pretrained(folder, **config)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_head_that_nothing_could_load_is_not_saved(tmp_path: Path) -> None:
+    class Mine(CoAttention):
+        """As somebody may write it in a notebook."""
+
+    known = a_head("coattention", {"width": 16, "heads": 4})
+    with pytest.raises(MmserError, match=r"Mine cannot be saved.* no head of mmser\.heads\.HEADS; give it an entry"):
+        Mine(known.inputs, 3, known.options).save_pretrained(tmp_path / "mine")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -79,6 +116,46 @@ def test_missing_and_damaged_files_are_refused(folder: Path) -> None:
         load_head(folder)
     (folder / "config.json").unlink()
     with pytest.raises(MmserError, match=r"config\.json: no such file; expected the folder of a trained head"):
+        load_head(folder)
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """One under which colleagues read and write."""
+    before = os.umask(0o002)
+    yield 0o002
+    os.umask(before)
+
+
+def test_colleagues_may_read_what_the_umask_lets_them(umask: int, folder: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == dict.fromkeys(("config.json", "model.safetensors"), 0o666 & ~umask)
+
+
+def test_a_full_disk_is_an_oserror_and_leaves_the_old_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_head(a_head("coattention", {"width": 16, "heads": 4}), folder, CONFIG)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended, for root may read all."""
+    real = Path.open
+
+    def refuse(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == "model.safetensors":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(MmserError, match=r"model\.safetensors: not readable as safetensors: .*Permission denied"):
         load_head(folder)
 
 
@@ -138,9 +215,21 @@ def test_from_pretrained_takes_what_the_hubs_own_mixin_takes() -> None:
     theirs = signature(ModelHubMixin.from_pretrained).parameters.values()
     assert set(CONVENTIONS) == {one.name for one in theirs if one.kind == one.KEYWORD_ONLY}
     ours = signature(Head.from_pretrained).parameters
+    assert next(iter(ours)) == next(one.name for one in theirs)
     assert {name: ours[name].default for name in CONVENTIONS} == {
         one.name: one.default for one in theirs if one.name in CONVENTIONS
     }
+
+
+def test_save_pretrained_calls_its_folder_as_the_mixin_does_and_refuses_the_rest(tmp_path: Path) -> None:
+    folder, *named = list(signature(ModelHubMixin.save_pretrained).parameters.values())[1:]
+    head = a_head("text-probe", {})
+    head.save_pretrained(**{folder.name: tmp_path / "head"})
+    assert isinstance(Head.from_pretrained(pretrained_model_name_or_path=tmp_path / "head"), type(head))
+    for one in named:
+        if one.kind == one.KEYWORD_ONLY:
+            with pytest.raises(MmserError, match=f"save_pretrained takes no {one.name}"):
+                head.save_pretrained(tmp_path / "head", **{one.name: None})
 
 
 @pytest.mark.parametrize("given", [{}, CONVENTIONS, {"revision": "main"}, {"token": False}])

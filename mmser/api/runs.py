@@ -10,6 +10,7 @@ import pandas as pd
 
 from mmser.api.figures import confusion_figure, layers_figure
 from mmser.heads import Head
+from mmser.show import counted
 from mmser.train.compare import compare as compare_folders
 from mmser.train.compare import read_json, read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Runs:
     """All folds and seeds of one experiment: a finished run folder, of whomever.
 
-    In a notebook it shows its table.
+    In a notebook it shows its table and what has to be known to read it: notes, who was left out, the oracle.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -39,6 +40,42 @@ class Runs:
         """A line a head, where there are classes; of a late fusion, its members first."""
         self.rating_lines: list[RatingLine] = [rating_line_of(own) for own in self._summary["rating_lines"]]
         """A line a head and dimension, where there are ratings."""
+        self.notes: list[str] = self._summary["notes"]
+        """What has to be known beside the figures: runs that diverged, what dev chose, ..."""
+        self.left_out: dict[str, int] = self._summary["left_out"]
+        """Utterances that could not be used, counted by reason."""
+        self.kept: dict[str, int] = self._summary["kept"]
+        """Utterances that lack some states and were kept all the same, counted by reason."""
+        self.oracle: pd.DataFrame = self._read_oracle()
+        """What choosing the epoch on the test part would have given, which leaks: a row a head (and dimension) with its
+        ``figure``, that of the ``oracle`` and its ``difference`` from the honest one. Without rows unless
+        ``report_oracle`` asked for it."""
+
+    def _read_oracle(self) -> pd.DataFrame:
+        path = self.folder / "oracle.json"
+        stored = read_json(path) if path.exists() else {"lines": [], "rating_lines": []}
+        # A late fusion that is fitted has no oracle; its members, which come before it, have.
+        rows = [
+            (honest.head, "UA", leaking.ua, leaking.ua - honest.ua)
+            for honest, leaking in zip(self.lines, map(line_of, stored["lines"]), strict=False)
+        ]
+        rows += [
+            (honest.head, f"CCC of {honest.dimension}", leaking.ccc, leaking.ccc - honest.ccc)
+            for honest, leaking in zip(self.rating_lines, map(rating_line_of, stored["rating_lines"]), strict=False)
+        ]
+        return pd.DataFrame(rows, columns=["head", "figure", "oracle", "difference"])
+
+    def remarks(self) -> list[str]:
+        """Notes, counts and oracle, a line each, in the words of ``mmser train-head``."""
+        counts = (("Left out", self.left_out), ("Kept, though there are", self.kept))
+        return [
+            *(f"Note: {note}" for note in self.notes),
+            *(f"{words}: {counted(own)}" for words, own in counts if own),
+            *(
+                f"Oracle, LEAKS (epoch chosen on the test part): {head}, {figure} {value:.3f} ({difference:+.3f})"
+                for head, figure, value, difference in self.oracle.itertuples(index=False)
+            ),
+        ]
 
     def to_pandas(self) -> pd.DataFrame:
         """The figures of every head, fold and seed: ``results.csv``."""
@@ -90,10 +127,10 @@ class Runs:
         return f"Runs({str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
-        """The table, for a notebook."""
+        """The table, and what has to be known beside it, for a notebook."""
         table = self.summary().to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", na_rep="")
-        about = f"{self._summary['num_utterances']} utterances, {self.folder}"
-        return f"{table}<p>{html.escape(about)}</p>"
+        told = [*self.remarks(), f"{self._summary['num_utterances']} utterances, {self.folder}"]
+        return table + "".join(f"<p>{html.escape(line)}</p>" for line in told)
 
 
 def compare(*runs: Runs | str | Path) -> pd.DataFrame:

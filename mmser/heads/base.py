@@ -8,12 +8,16 @@ from torch import nn
 from mmser.errors import MmserError
 from mmser.heads.batch import Inputs
 
+_OF_THE_MIXIN = ("push_to_hub", "config", "repo_id", "model_card_kwargs", "token")
+"""What the hub mixin's ``save_pretrained`` takes by name: no facts about a head, and ``token`` is a secret."""
+
 
 class Head(nn.Module):
-    """Base of all heads. The names are those of Hugging Face's hub mixin, and so are the files.
+    """Base of all heads: loads and saves itself by the names of Hugging Face's hub mixin, in files of the same names.
 
     A folder holds ``config.json`` and ``model.safetensors``; nothing is unpickled, and no code comes with it.
-    (``PyTorchModelHubMixin`` itself falls back to pickled weights where there are no others.)
+    (``PyTorchModelHubMixin`` itself falls back to pickled weights where there are no others.) Unlike the mixin's,
+    ``save_pretrained`` pushes nothing to the hub: ``mmser hub push`` does.
     """
 
     inputs: Inputs
@@ -30,7 +34,7 @@ class Head(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -41,7 +45,8 @@ class Head(nn.Module):
         """Load a head in evaluation mode; ``Head.from_pretrained`` takes one of any kind.
 
         Args:
-            source: a local folder, such as ``runs/.../heads/<run>``, or the id of a repository on the Hugging Face hub.
+            pretrained_model_name_or_path: a local folder, such as ``runs/.../heads/<run>``, of which what follows asks
+                nothing; or the id of a repository on the Hugging Face hub.
             revision: branch, tag or commit of the repository.
             cache_dir: where the hub cache is, if not where it usually is.
             token: of an account that may read the repository; True: the one that is logged in; False: none.
@@ -53,10 +58,10 @@ class Head(nn.Module):
         """
         from mmser.heads.store import load_head  # which knows all heads, and so cannot be imported by one
 
-        folder = Path(source)
+        folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             folder = download_head(
-                str(source),
+                str(pretrained_model_name_or_path),
                 revision=revision,
                 cache_dir=cache_dir,
                 token=token,
@@ -65,14 +70,32 @@ class Head(nn.Module):
             )
         head, _ = load_head(folder)
         if not isinstance(head, cls):
-            raise MmserError(f"{source} holds a {type(head).__name__}; expected a {cls.__name__}")
+            found = f"{pretrained_model_name_or_path} holds a {type(head).__name__}"
+            raise MmserError(f"{found}; expected a {cls.__name__}")
         return head
 
-    def save_pretrained(self, folder: str | Path, **config: Any) -> None:
-        """Write ``config.json`` and ``model.safetensors``; ``config`` is what else a user must know (labels, layer)."""
+    def save_pretrained(self, save_directory: str | Path, **config: Any) -> None:
+        """Write ``config.json`` and ``model.safetensors``; a head that is there is replaced.
+
+        Args:
+            save_directory: the folder; made if it is not there.
+            config: what else a user must know (``labels=["angry", "sad"]``, ``layer=9``), as JSON can hold it; not the
+                names that are the head's own in ``config.json`` (format, kind, inputs, num_outputs, options), nor what
+                the hub's mixin takes by name.
+
+        Raises:
+            MmserError: a name that ``config`` may not have, a value that JSON cannot hold, or a head of a class that is
+                not in :data:`mmser.heads.HEADS`. Nothing is written then.
+        """
         from mmser.heads.store import save_head
 
-        save_head(self, Path(folder), config)
+        asked = [name for name in _OF_THE_MIXIN if name in config]
+        if asked:
+            raise MmserError(
+                f"save_pretrained takes no {', '.join(asked)}: it writes a folder, and what else a user must know is "
+                "given by name (labels=..., layer=...); to share the folder: mmser hub push FOLDER OWNER/NAME"
+            )
+        save_head(self, Path(save_directory), config)
 
 
 def download_head(repository: str, **asked: Any) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from mmser.errors import MmserError
@@ -32,10 +32,20 @@ def save_head(head: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
         folder: where to.
         config: what else a user of the head must know (labels, encoder, layer, ...), as JSON types. It may not use
             the names that are the head's own: format, kind, inputs, num_outputs, options.
+
+    Raises:
+        MmserError: a name that is the head's own, a value that JSON cannot hold, or a class that is not in ``HEADS``.
+            Nothing is written then.
     """
-    clash = set(config) & set(_OWN)
-    assert not clash, f"config may not set {sorted(clash)}"
-    kind = next(name for name, kind in HEADS.items() if kind.module is type(head))
+    clash = [name for name in _OWN if name in config]
+    if clash:
+        raise MmserError(f"config may not set {', '.join(clash)}: the head itself says it; choose another name")
+    kind = next((name for name, kind in HEADS.items() if kind.module is type(head)), None)
+    if kind is None:
+        raise MmserError(
+            f"{type(head).__name__} cannot be saved, for nothing could load it: it is no head of mmser.heads.HEADS; "
+            "give it an entry there"
+        )
     about = {
         "format": FORMAT,
         "kind": kind,
@@ -43,12 +53,45 @@ def save_head(head: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
         "num_outputs": head.num_outputs,
         "options": asdict(head.options),  # type: ignore[call-overload]
     }
+    text = _as_json({**about, **config})  # before a weight is replaced
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors.part")
-    os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    (folder / "config.json.part").write_text(json.dumps({**about, **config}, indent=2) + "\n", encoding="utf-8")
-    os.replace(folder / "config.json.part", folder / "config.json")
+    write_bytes(folder / "model.safetensors", save(weights))
+    write_bytes(folder / "config.json", text.encode())
+
+
+def _as_json(config: Mapping[str, Any]) -> str:
+    for name, value in config.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MmserError(
+                f"config: {name} cannot be kept as JSON ({error}); expected text, finite numbers, True, False, None, "
+                "or lists and dicts of those"
+            ) from None
+    return json.dumps(config, indent=2) + "\n"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, for whom the umask says.
+
+    The writer of safetensors itself makes files that their owner alone may read, and its errors are no OSErrors.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_readable(path: Path) -> None:
+    """Raise OSError, with the reason, where a file cannot be read: to safetensors every reason is a missing file."""
+    with path.open("rb"):
+        pass
 
 
 def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -123,6 +166,7 @@ def _fits(value: object, kind: Any) -> bool:
 def _fill(head: nn.Module, path: Path) -> None:
     """Give a head without memory the tensors in ``path``."""
     try:
+        check_readable(path)
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise MmserError(f"{path}: not readable as safetensors: {error}") from None

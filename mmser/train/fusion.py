@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mmser.errors import MmserError, ProtocolError
+from mmser.heads.store import check_readable, write_bytes
 
 _GRID = 5000
 """Weightings tried at most by ``dev-weighted``."""
@@ -189,9 +190,7 @@ def save_fusion(path: Path, fusion: Fusion, members: Sequence[str], labels: Sequ
     # under one key: safetensors writes several in an order that changes from process to process, and so do the bytes
     about = {_ABOUT: json.dumps({"rule": fusion.rule, "members": list(members), "labels": list(labels)})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file({name: np.ascontiguousarray(array) for name, array in fusion.arrays.items()}, temporary, about)
-    temporary.replace(path)
+    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in fusion.arrays.items()}, about))
 
 
 def load_fusion(path: Path) -> tuple[Fusion, list[str], list[str]]:
@@ -201,6 +200,7 @@ def load_fusion(path: Path) -> tuple[Fusion, list[str], list[str]]:
         MmserError: not there, damaged, or not such a file.
     """
     try:
+        check_readable(path)
         with safe_open(path, "numpy") as file:
             about = _about(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
