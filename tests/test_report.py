@@ -323,14 +323,36 @@ def test_folders_that_are_no_study_are_refused(ablation: Path, tmp_path: Path) -
     (tmp_path / "ablation.json").write_text(json.dumps({"format": 1, "cells": 3}))
     with pytest.raises(ProtocolError, match="not what mmser ablate writes"):
         read_study(tmp_path)
-    shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
-    (tmp_path / "run" / "summary.json").write_text('{"lines": [{"head": "x"}]}')
-    with pytest.raises(ProtocolError, match=r"summary\.json is not what this version of mmser writes"):
-        read_study(tmp_path / "run")
-    whole = json.loads((ablation / "cells" / "one-seed" / "summary.json").read_text())
-    (tmp_path / "run" / "summary.json").write_text(json.dumps({**whole, "notes": None}).replace('"notes"', '"note"'))
-    with pytest.raises(ProtocolError, match=r"not what this version of mmser writes \(KeyError\('notes'\)\)"):
-        read_study(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("cell", "edit", "message"),
+    [
+        ("probe-word-mix", lambda _: {}, r"it lacks 'history'"),
+        ("probe-word-9", lambda config: {**config, "history": 3}, r"history is 3, expected a list"),
+        ("probe-word-9", lambda config: {**config, "history": [{"epoch": 1}]}, r"history\[0\] lacks 'train_loss'"),
+        ("probe-word-9", lambda config: {**config, "best_epoch": "3"}, r"best_epoch is '3', expected a whole number"),
+        (
+            "probe-word-mix",
+            lambda config: {**config, "speech_layers_of_encoder": [0]},
+            r"1 speech_layers_of_encoder, and .*mix\.logits in model\.safetensors is of shape \(3,\)",
+        ),
+    ],
+)
+def test_a_damaged_head_is_named(ablation: Path, tmp_path: Path, cell: str, edit, message: str) -> None:
+    folder = shutil.copytree(ablation / "cells" / cell, tmp_path / "run")
+    path = sorted(folder.glob("heads/*/config.json"))[0]
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    again = "; delete this head's folder and the run's summary.json and run the same command again"
+    with pytest.raises(ProtocolError, match=rf"{path}: {message}{again}"):
+        write_report(folder)
+
+
+def test_a_damaged_table_of_trials_is_named(ablation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ablation / "cells" / "tried", tmp_path / "run")
+    (folder / "trials.csv").write_text("")
+    with pytest.raises(ProtocolError, match=r"trials\.csv: not the table that mmser train-head writes .*; delete the"):
+        write_report(folder)
 
 
 @pytest.mark.parametrize(

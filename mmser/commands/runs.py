@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmser.commands.output import Output, with_output
+from mmser.errors import ProtocolError
 
 if TYPE_CHECKING:
     from mmser.train.compare import Difference
@@ -35,15 +36,28 @@ def list_(root: Path, output: Output) -> None:
     \b
     mmser runs list
     """
-    from mmser.train.compare import find_runs, read_json
+    from mmser.train.compare import find_runs
 
-    found: list[dict[str, Any]] = []
-    for folder in find_runs(root):
-        asked = read_json(folder / "config.json").get("experiment", {})
-        told = {"folder": str(folder), **{name: asked.get(name) for name in ("head", "task", "folds")}}
-        finished = (folder / "summary.json").exists()
-        found.append({**told, "summary": read_json(folder / "summary.json") if finished else None})
+    found = [_listed(folder) for folder in find_runs(root)]
     output.give({"root": str(root), "runs": found}, lambda: _show_list(root, found))
+    for run in found:
+        if run["damaged"]:
+            click.echo(f"Damaged: {run['damaged']}", err=True)
+
+
+def _listed(folder: Path) -> dict[str, Any]:
+    """What the list tells of a run folder; ``damaged`` says which file is, and None where none is."""
+    from mmser.train.stored import read_config, read_summary
+
+    told: dict[str, Any] = {"folder": str(folder), **dict.fromkeys(("head", "task", "folds", "summary", "damaged"))}
+    try:
+        asked = read_config(folder)["experiment"]
+        told |= {name: asked.get(name) for name in ("head", "task", "folds")}
+        if (folder / "summary.json").exists():
+            told["summary"] = read_summary(folder)
+    except ProtocolError as error:
+        told["damaged"] = str(error)
+    return told
 
 
 def _show_list(root: Path, found: Sequence[dict[str, Any]]) -> None:
@@ -52,18 +66,18 @@ def _show_list(root: Path, found: Sequence[dict[str, Any]]) -> None:
     if not found:
         click.echo(f"{root}: no run folders; mmser train-head writes them")
         return
-    rows = [
-        (
-            *(str(run[name]) for name in ("folder", "head", "task", "folds")),
-            _figure(run["summary"]) if run["summary"] else "not finished",
-        )
-        for run in found
-    ]
+    rows = [(*(str(run[name] or "-") for name in ("folder", "head", "task", "folds")), _state(run)) for run in found]
     print_table(("run folder", "head", "task", "folds", "figure"), rows)
 
 
+def _state(run: dict[str, Any]) -> str:
+    if run["damaged"]:
+        return "damaged"
+    return _figure(run["summary"]) if run["summary"] else "not finished"
+
+
 def _figure(summary: dict[str, Any]) -> str:
-    found = [f"UA {line['ua']:.3f}" for line in summary["lines"][-1:]]
+    found = [f"UA {_number(line['ua'])}" for line in summary["lines"][-1:]]
     last = summary["rating_lines"][-1]["head"] if summary["rating_lines"] else ""
     rated = [line for line in summary["rating_lines"] if line["head"] == last]
     return ", ".join([*found, *(f"CCC of {one['dimension']} {_number(one['ccc'])}" for one in rated)])
@@ -79,9 +93,9 @@ def show(folder: Path, output: Output) -> None:
     mmser runs show runs/emodb/speech-probe-utterance-2
     """
     from mmser.train.command import command_of
-    from mmser.train.compare import read_json
+    from mmser.train.stored import read_config, read_summary
 
-    summary, config = read_json(folder / "summary.json"), read_json(folder / "config.json")
+    summary, config = read_summary(folder), read_config(folder)
     command = command_of(config["experiment"], Path("cache", config["cache"]))
     output.give(
         {"folder": str(folder), "command": command, "experiment": config["experiment"], **summary},
