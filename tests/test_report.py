@@ -92,7 +92,14 @@ def test_rows_that_lack_utterances_are_compared_on_the_rest_and_one_note_says_so
     for cell, ids in lacking.items():
         path = folder / "cells" / cell / "predictions.csv"
         table = pd.read_csv(path, keep_default_na=False)
-        table[~table["utterance_id"].isin(ids)].to_csv(path, index=False)
+        table = table[~table["utterance_id"].isin(ids)]
+        table.to_csv(path, index=False)
+        results = pd.read_csv(path.with_name("results.csv"), keep_default_na=False)
+        results["num_test"] = [
+            len(table[(table[["fold", "seed"]] == own).all(axis=1)])
+            for own in results[["fold", "seed"]].to_numpy(object)
+        ]
+        results.to_csv(path.with_name("results.csv"), index=False)
     written = write_report(folder)
     place = written.table.columns.index("utterances")
     said = {row[0].text: row[place].text for row in written.table.rows}
@@ -367,6 +374,61 @@ def test_damaged_predictions_are_said(ablation: Path, tmp_path: Path, text: str,
     folder = shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
     (folder / "predictions.csv").write_text(text)
     with pytest.raises(ProtocolError, match=rf"predictions\.csv: {message}"):
+        write_report(folder)
+
+
+def changed(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+    """With one cell of another value."""
+    table = table.astype({column: object})
+    table.loc[1, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda table: table[:-1], r"17 rows of 'speech-probe', fold 'Ses3', seed 1; expected 18, as results"),
+        (lambda table: table[table["seed"] == 0], r"0 rows of 'speech-probe', fold 'Ses1', seed 1; expected 18"),
+        (lambda table: pd.concat([table, table[:1]]), r"19 rows of 'speech-probe', fold 'Ses1', seed 0; expected 18"),
+        (lambda table: table.assign(head="other"), r"0 rows of 'speech-probe', fold 'Ses1', seed 0; expected 18"),
+        (lambda table: table.drop(columns="p_angry"), r"no column 'p_angry', which summary\.json asks for"),
+        (lambda table: table.drop(columns="truth_valence"), r"no column 'truth_valence', which summary\.json asks for"),
+        (lambda table: changed(table, "truth", "no"), r"truth 'no', which is none of the classes of summary\.json"),
+        (lambda table: changed(table, "prediction", ""), r"prediction '', which is none of the classes"),
+        (lambda table: changed(table, "prediction_valence", "0,5"), r"prediction_valence '0,5', expected a number"),
+    ],
+)
+def test_predictions_that_are_not_those_of_the_summary_are_refused(
+    ablation: Path, tmp_path: Path, edit, message: str
+) -> None:
+    folder = shutil.copytree(ablation / "cells" / "both", tmp_path / "runs" / "both")
+    path = folder / "predictions.csv"
+    edit(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
+    again = "; delete the run's summary.json and run the same command again, which writes both anew"
+    with pytest.raises(ProtocolError, match=rf"^{path}: {message}.*{again}$"):
+        write_report(folder)
+    shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "runs" / "one-seed")
+    table = write_report(tmp_path / "runs").table
+    assert [row[0].text for row in table.rows] == ["one-seed"]
+    ((name, reason),) = table.failed
+    assert name == "both"
+    assert re.match(rf"{path}: {message}", reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("", "not readable as CSV"),
+        ("head,fold,seed\n", "no column 'num_test', which mmser train-head writes"),
+    ],
+)
+def test_damaged_results_are_said(ablation: Path, tmp_path: Path, text: str | None, message: str) -> None:
+    folder = shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
+    (folder / "results.csv").unlink()
+    if text is not None:
+        (folder / "results.csv").write_text(text)
+    with pytest.raises(ProtocolError, match=rf"results\.csv: {message}.*; delete the run's summary\.json and"):
         write_report(folder)
 
 

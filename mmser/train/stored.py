@@ -11,6 +11,8 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import pandas as pd
+
 from mmser.errors import ProtocolError
 from mmser.train.compare import is_run, read_json
 from mmser.train.results import Line, RatingLine
@@ -29,6 +31,10 @@ _SUMMARY = {
     "kept": dict[str, int],
     "notes": tuple[str, ...],
 }
+
+
+_GAPS = {"best_epoch": [""]}
+"""Columns of ``results.csv`` in which nothing stands for no number: a fusion has no best epoch."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,27 @@ def read_oracle(folder: Path) -> dict[str, Any]:
         ProtocolError: it is not there, or damaged.
     """
     return _read(folder / "oracle.json", _LINES, BOTH_ANEW)
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """``results.csv`` of a finished run folder: a row for each head, fold and seed, ``num_test`` and the rest.
+
+    Raises:
+        ProtocolError: it is not there, or damaged.
+    """
+    path = folder / "results.csv"
+    try:
+        table = pd.read_csv(
+            path, dtype={"head": str, "fold": str, "layer": str}, keep_default_na=False, na_values=_GAPS
+        )
+    except FileNotFoundError:
+        raise ProtocolError(f"{path}: no such file; {BOTH_ANEW}") from None
+    except (OSError, ValueError) as error:
+        raise ProtocolError(f"{path}: not readable as CSV ({error}); {BOTH_ANEW}") from error
+    for name in ("head", "fold", "seed", "num_test", "best_epoch"):
+        if name not in table:
+            raise ProtocolError(f"{path}: no column {name!r}, which mmser train-head writes; {BOTH_ANEW}")
+    return table
 
 
 def read_head_config(folder: Path) -> dict[str, Any]:
