@@ -67,6 +67,52 @@ def test_a_run_is_shown_as_it_was_printed(runs: Path) -> None:
     assert "summary.json: no such file; expected the folder of a finished mmser train-head" in broken.stderr
 
 
+def shown_fields(folder: Path) -> dict[str, str]:
+    """What ``runs show`` prints of the experiment."""
+    lines = mmser("runs", "show", folder).stdout.splitlines()
+    head = lines[: next(number for number, line in enumerate(lines) if line.startswith("command: "))]
+    return dict(line.split(": ", 1) for line in head)
+
+
+def test_what_nothing_reads_is_not_shown(runs: Path, tmp_path: Path) -> None:
+    rated, fused = shown_fields(runs / "layer-9"), shown_fields(runs / "fusion")
+    assert rated["dimensions"] == "['valence']"
+    assert not {"fusion", "dev_share", "dev_seed"} & set(rated)
+    assert fused["fusion"] == "mean"
+    assert "dimensions" not in fused
+    assert {"head", "layer", "granularity", "label", "folds", "seeds", "learning_rate"} <= set(rated)
+    for of_another_version in ({"wings": 2}, {"head": "unheard-of"}, {"settings": 3}, {"members": 3}):
+        folder = tmp_path / next(iter(of_another_version))
+        edited(runs / "fusion", folder, "config.json", lambda own: own["experiment"].update(of_another_version))  # noqa: B023
+        assert "dimensions" in shown_fields(folder)
+
+
+def test_the_oracle_is_shown_again(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ("--head", "late-fusion", "--task", "both", "--dimensions", "valence", "--epochs", 1, "--set", "hidden=4")
+    trained = mmser("train-head", runs.parent / "toy", *options, "--report-oracle", "--out", folder)
+    assert trained.exit_code == 0, trained.output
+    leaks = [line for line in trained.stdout.splitlines() if line.startswith("Oracle, LEAKS")]
+    assert len(leaks) == 6
+    again = mmser("runs", "show", folder).stdout.splitlines()
+    assert [line for line in again if line.startswith("Oracle")] == leaks
+    told = json.loads(mmser("runs", "show", folder, "--json").stdout)["oracle"]
+    assert told == json.loads((folder / "oracle.json").read_text())
+    (folder / "oracle.json").write_text("{}")
+    assert "oracle.json: it lacks 'lines'; delete the run's summary.json and" in mmser("runs", "show", folder).stderr
+
+
+def test_a_label_that_breaks_lines_is_shown_escaped(tmp_path: Path) -> None:
+    rows = make_rows()
+    rows["label"] = rows["label"].replace("sad", "sad\n\x1b[2J")
+    train_head(write_cache(tmp_path / "toy", rows), replace(PROBE, label="label"), tmp_path / "run")
+    result = mmser("runs", "show", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stdout.splitlines() if "recall of" in line]
+    assert r"sad\n\x1b[2J " in line
+    assert "ECE" in line
+
+
 def edited(folder: Path, to: Path, name: str, edit) -> Path:
     """A copy of a run folder, the JSON of one file of which was edited in place, or given anew."""
     shutil.copytree(folder, to)

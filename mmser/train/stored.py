@@ -15,6 +15,7 @@ import pandas as pd
 
 from mmser.errors import ProtocolError
 from mmser.train.compare import is_run, read_json
+from mmser.train.options import Experiment, Training
 from mmser.train.results import Line, RatingLine
 
 _CONFIG = {
@@ -128,6 +129,22 @@ def read_head_config(folder: Path) -> dict[str, Any]:
     found = _read(path, _HEAD, HEAD_ANEW)
     _check(path, found.get("speech_layers_of_encoder", []), tuple[int, ...], "speech_layers_of_encoder", HEAD_ANEW)
     return found
+
+
+def stored_experiment(stored: Mapping[str, Any]) -> Experiment:
+    """The experiment of a run's config, which another version of mmser may have written.
+
+    Raises:
+        ProtocolError: a value that this version does not know.
+        TypeError: a field that it does not know, or a value of another type.
+    """
+    fields: dict[str, Any] = {name: _tupled(value) for name, value in stored.items()}
+    training: dict[str, Any] = {name: _tupled(value) for name, value in stored["training"].items()}
+    return Experiment(**{**fields, "training": Training(**training)})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _read(path: Path, kind: Any, remedy: str) -> dict[str, Any]:
