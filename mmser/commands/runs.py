@@ -47,15 +47,21 @@ def list_(root: Path, output: Output) -> None:
 
 
 def _listed(folder: Path) -> dict[str, Any]:
-    """What the list tells of a run folder; ``damaged`` says which file is, and None where none is."""
-    from mmser.train.stored import read_config, read_summary
+    """What the list tells of a run folder.
 
-    told: dict[str, Any] = {"folder": str(folder), **dict.fromkeys(("head", "task", "folds", "summary", "damaged"))}
+    ``untrained`` counts heads that diverged before they had a score; ``damaged`` says which file is, if one is.
+    """
+    from mmser.train.stored import read_config, read_results, read_summary
+
+    fields = ("head", "task", "folds", "summary", "untrained", "damaged")
+    told: dict[str, Any] = {"folder": str(folder), **dict.fromkeys(fields)}
     try:
         asked = read_config(folder)["experiment"]
         told |= {name: asked.get(name) for name in ("head", "task", "folds")}
         if (folder / "summary.json").exists():
             told["summary"] = read_summary(folder)
+            if (folder / "results.csv").exists():
+                told["untrained"] = int((read_results(folder)["best_epoch"] == 0).sum())
     except ProtocolError as error:
         told["damaged"] = str(error)
     return told
@@ -74,7 +80,10 @@ def _show_list(root: Path, found: Sequence[dict[str, Any]]) -> None:
 def _state(run: dict[str, Any]) -> str:
     if run["damaged"]:
         return "damaged"
-    return _figure(run["summary"]) if run["summary"] else "not finished"
+    if not run["summary"]:
+        return "not finished"
+    untrained = f"; {run['untrained']} heads never trained" if run["untrained"] else ""
+    return _figure(run["summary"]) + untrained
 
 
 def _figure(summary: dict[str, Any]) -> str:
