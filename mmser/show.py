@@ -132,6 +132,15 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: -item[1]))
 
 
+def one_line(text: str) -> str:
+    r"""A name as it was given, but for what would break the line or move the cursor.
+
+    >>> print(one_line("sad\nangry é"))
+    sad\nangry é
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def size(num_bytes: float) -> str:
     """Bytes for people.
 

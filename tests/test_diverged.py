@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_cache import LABELS, make_rows, write_cache
+from small_corpus import mmser
 from test_engine import NUM, TRAINING, a_build, a_run, a_table, learnable_labels
 
 from mmser.errors import ProtocolError
@@ -131,10 +132,12 @@ def test_figures_of_runs_that_diverged_are_those_before_and_the_oracles_too(
         "6 of 6 runs of coattention diverged (a loss or an answer that is not finite) and count as they were at their "
         "best epoch before; 6 never had one, and count as they were before training; try a lower --learning-rate",
     )
+    assert mmser("runs", "list", tmp_path / "run").stdout.rstrip().endswith("; 6 heads never trained")
     # there was no epoch to choose from
     assert [line.confusion for line in result.oracle_lines] == [line.confusion for line in result.lines]
     untrained = train_head(cache, replace(wild, learning_rate=1e-30, report_oracle=False), tmp_path / "untrained")
     assert [line.confusion for line in untrained.lines] == [line.confusion for line in result.lines]
+    assert "never trained" not in mmser("runs", "list", tmp_path / "untrained").stdout  # it had epochs, if of no use
 
 
 @pytest.mark.parametrize("rule", ["mean", "dev-weighted", "svm", "logistic", "concat"])

@@ -92,7 +92,14 @@ def test_rows_that_lack_utterances_are_compared_on_the_rest_and_one_note_says_so
     for cell, ids in lacking.items():
         path = folder / "cells" / cell / "predictions.csv"
         table = pd.read_csv(path, keep_default_na=False)
-        table[~table["utterance_id"].isin(ids)].to_csv(path, index=False)
+        table = table[~table["utterance_id"].isin(ids)]
+        table.to_csv(path, index=False)
+        results = pd.read_csv(path.with_name("results.csv"), keep_default_na=False)
+        results["num_test"] = [
+            len(table[(table[["fold", "seed"]] == own).all(axis=1)])
+            for own in results[["fold", "seed"]].to_numpy(object)
+        ]
+        results.to_csv(path.with_name("results.csv"), index=False)
     written = write_report(folder)
     place = written.table.columns.index("utterances")
     said = {row[0].text: row[place].text for row in written.table.rows}
@@ -323,14 +330,36 @@ def test_folders_that_are_no_study_are_refused(ablation: Path, tmp_path: Path) -
     (tmp_path / "ablation.json").write_text(json.dumps({"format": 1, "cells": 3}))
     with pytest.raises(ProtocolError, match="not what mmser ablate writes"):
         read_study(tmp_path)
-    shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
-    (tmp_path / "run" / "summary.json").write_text('{"lines": [{"head": "x"}]}')
-    with pytest.raises(ProtocolError, match=r"summary\.json is not what this version of mmser writes"):
-        read_study(tmp_path / "run")
-    whole = json.loads((ablation / "cells" / "one-seed" / "summary.json").read_text())
-    (tmp_path / "run" / "summary.json").write_text(json.dumps({**whole, "notes": None}).replace('"notes"', '"note"'))
-    with pytest.raises(ProtocolError, match=r"not what this version of mmser writes \(KeyError\('notes'\)\)"):
-        read_study(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("cell", "edit", "message"),
+    [
+        ("probe-word-mix", lambda _: {}, r"it lacks 'history'"),
+        ("probe-word-9", lambda config: {**config, "history": 3}, r"history is 3, expected a list"),
+        ("probe-word-9", lambda config: {**config, "history": [{"epoch": 1}]}, r"history\[0\] lacks 'train_loss'"),
+        ("probe-word-9", lambda config: {**config, "best_epoch": "3"}, r"best_epoch is '3', expected a whole number"),
+        (
+            "probe-word-mix",
+            lambda config: {**config, "speech_layers_of_encoder": [0]},
+            r"1 speech_layers_of_encoder, and .*mix\.logits in model\.safetensors is of shape \(3,\)",
+        ),
+    ],
+)
+def test_a_damaged_head_is_named(ablation: Path, tmp_path: Path, cell: str, edit, message: str) -> None:
+    folder = shutil.copytree(ablation / "cells" / cell, tmp_path / "run")
+    path = sorted(folder.glob("heads/*/config.json"))[0]
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    again = "; delete this head's folder and the run's summary.json and run the same command again"
+    with pytest.raises(ProtocolError, match=rf"{path}: {message}{again}"):
+        write_report(folder)
+
+
+def test_a_damaged_table_of_trials_is_named(ablation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ablation / "cells" / "tried", tmp_path / "run")
+    (folder / "trials.csv").write_text("")
+    with pytest.raises(ProtocolError, match=r"trials\.csv: not the table that mmser train-head writes .*; delete the"):
+        write_report(folder)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +374,61 @@ def test_damaged_predictions_are_said(ablation: Path, tmp_path: Path, text: str,
     folder = shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
     (folder / "predictions.csv").write_text(text)
     with pytest.raises(ProtocolError, match=rf"predictions\.csv: {message}"):
+        write_report(folder)
+
+
+def changed(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+    """With one cell of another value."""
+    table = table.astype({column: object})
+    table.loc[1, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda table: table[:-1], r"17 rows of 'speech-probe', fold 'Ses3', seed 1; expected 18, as results"),
+        (lambda table: table[table["seed"] == 0], r"0 rows of 'speech-probe', fold 'Ses1', seed 1; expected 18"),
+        (lambda table: pd.concat([table, table[:1]]), r"19 rows of 'speech-probe', fold 'Ses1', seed 0; expected 18"),
+        (lambda table: table.assign(head="other"), r"0 rows of 'speech-probe', fold 'Ses1', seed 0; expected 18"),
+        (lambda table: table.drop(columns="p_angry"), r"no column 'p_angry', which summary\.json asks for"),
+        (lambda table: table.drop(columns="truth_valence"), r"no column 'truth_valence', which summary\.json asks for"),
+        (lambda table: changed(table, "truth", "no"), r"truth 'no', which is none of the classes of summary\.json"),
+        (lambda table: changed(table, "prediction", ""), r"prediction '', which is none of the classes"),
+        (lambda table: changed(table, "prediction_valence", "0,5"), r"prediction_valence '0,5', expected a number"),
+    ],
+)
+def test_predictions_that_are_not_those_of_the_summary_are_refused(
+    ablation: Path, tmp_path: Path, edit, message: str
+) -> None:
+    folder = shutil.copytree(ablation / "cells" / "both", tmp_path / "runs" / "both")
+    path = folder / "predictions.csv"
+    edit(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
+    again = "; delete the run's summary.json and run the same command again, which writes both anew"
+    with pytest.raises(ProtocolError, match=rf"^{path}: {message}.*{again}$"):
+        write_report(folder)
+    shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "runs" / "one-seed")
+    table = write_report(tmp_path / "runs").table
+    assert [row[0].text for row in table.rows] == ["one-seed"]
+    ((name, reason),) = table.failed
+    assert name == "both"
+    assert re.match(rf"{path}: {message}", reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("", "not readable as CSV"),
+        ("head,fold,seed\n", "no column 'num_test', which mmser train-head writes"),
+    ],
+)
+def test_damaged_results_are_said(ablation: Path, tmp_path: Path, text: str | None, message: str) -> None:
+    folder = shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
+    (folder / "results.csv").unlink()
+    if text is not None:
+        (folder / "results.csv").write_text(text)
+    with pytest.raises(ProtocolError, match=rf"results\.csv: {message}.*; delete the run's summary\.json and"):
         write_report(folder)
 
 

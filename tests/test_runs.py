@@ -1,5 +1,7 @@
 """``mmser runs``: what is listed, shown and compared, and what cannot be."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from itertools import product
@@ -14,7 +16,9 @@ from test_cli_train import mmser
 from test_train_head import FUSION, PROBE, predictions
 
 from mmser.errors import ProtocolError
+from mmser.heads import Head
 from mmser.metrics import concordance_correlation, unweighted_average_recall
+from mmser.report.read import read_study
 from mmser.train.compare import compare, find_runs
 from mmser.train.run import train_head
 
@@ -61,6 +65,158 @@ def test_a_run_is_shown_as_it_was_printed(runs: Path) -> None:
     broken = mmser("runs", "show", runs / "begun")
     assert broken.exit_code == 1
     assert "summary.json: no such file; expected the folder of a finished mmser train-head" in broken.stderr
+
+
+def shown_fields(folder: Path) -> dict[str, str]:
+    """What ``runs show`` prints of the experiment."""
+    lines = mmser("runs", "show", folder).stdout.splitlines()
+    head = lines[: next(number for number, line in enumerate(lines) if line.startswith("command: "))]
+    return dict(line.split(": ", 1) for line in head)
+
+
+def test_what_nothing_reads_is_not_shown(runs: Path, tmp_path: Path) -> None:
+    rated, fused = shown_fields(runs / "layer-9"), shown_fields(runs / "fusion")
+    assert rated["dimensions"] == "['valence']"
+    assert not {"fusion", "dev_share", "dev_seed"} & set(rated)
+    assert fused["fusion"] == "mean"
+    assert "dimensions" not in fused
+    assert {"head", "layer", "granularity", "label", "folds", "seeds", "learning_rate"} <= set(rated)
+    for of_another_version in ({"wings": 2}, {"head": "unheard-of"}, {"settings": 3}, {"members": 3}):
+        folder = tmp_path / next(iter(of_another_version))
+        edited(runs / "fusion", folder, "config.json", lambda own: own["experiment"].update(of_another_version))  # noqa: B023
+        assert "dimensions" in shown_fields(folder)
+
+
+def test_the_oracle_is_shown_again(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ("--head", "late-fusion", "--task", "both", "--dimensions", "valence", "--epochs", 1, "--set", "hidden=4")
+    trained = mmser("train-head", runs.parent / "toy", *options, "--report-oracle", "--out", folder)
+    assert trained.exit_code == 0, trained.output
+    leaks = [line for line in trained.stdout.splitlines() if line.startswith("Oracle, LEAKS")]
+    assert len(leaks) == 6
+    again = mmser("runs", "show", folder).stdout.splitlines()
+    assert [line for line in again if line.startswith("Oracle")] == leaks
+    told = json.loads(mmser("runs", "show", folder, "--json").stdout)["oracle"]
+    assert told == json.loads((folder / "oracle.json").read_text())
+    (folder / "oracle.json").write_text("{}")
+    assert "oracle.json: it lacks 'lines'; delete the run's summary.json and" in mmser("runs", "show", folder).stderr
+
+
+def test_a_label_that_breaks_lines_is_shown_escaped(tmp_path: Path) -> None:
+    rows = make_rows()
+    rows["label"] = rows["label"].replace("sad", "sad\n\x1b[2J")
+    train_head(write_cache(tmp_path / "toy", rows), replace(PROBE, label="label"), tmp_path / "run")
+    result = mmser("runs", "show", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stdout.splitlines() if "recall of" in line]
+    assert r"sad\n\x1b[2J " in line
+    assert "ECE" in line
+
+
+def edited(folder: Path, to: Path, name: str, edit) -> Path:
+    """A copy of a run folder, the JSON of one file of which was edited in place, or given anew."""
+    shutil.copytree(folder, to)
+    stored = json.loads((to / name).read_text())
+    given = edit(stored)
+    (to / name).write_text(json.dumps(stored if given is None else given))
+    return to
+
+
+def renamed(stored: dict) -> None:
+    stored["lines"][0]["UA"] = stored["lines"][0].pop("ua")
+
+
+DAMAGED = [
+    ("summary.json", lambda _: {}, r"it lacks 'lines'"),
+    ("summary.json", lambda _: [], r"expected a JSON object"),
+    ("summary.json", renamed, r"lines\[0\] lacks 'ua'"),
+    ("summary.json", lambda stored: stored["lines"][0].update(ua="x"), r"lines\[0\]\.ua is 'x', expected a number"),
+    ("summary.json", lambda stored: stored["lines"][0].update(ua=np.nan), r"lines\[0\]\.ua is nan, expected a number"),
+    ("summary.json", lambda stored: stored["lines"][0].update(more=1), r"lines\[0\] has 'more', which this version"),
+    (
+        "summary.json",
+        lambda stored: stored["lines"][0]["interval"].update(unit=3),
+        r"unit is 3, expected one of",
+    ),
+    ("summary.json", lambda stored: stored["lines"][0].update(interval=[]), r"interval is \[\], expected an object"),
+    ("summary.json", lambda stored: stored.update(left_out=None), r"left_out is None, expected an object"),
+    ("summary.json", lambda stored: stored.update(notes="none"), r"notes is 'none', expected a list"),
+    (
+        "summary.json",
+        lambda stored: stored["labels"].remove("sad"),
+        r"of speech-probe is not of its 2 labels",
+    ),
+    ("summary.json", lambda stored: stored.update(lines=[], rating_lines=[]), r"no line of any head"),
+    ("config.json", lambda _: {}, r"it lacks 'experiment'"),
+    ("config.json", lambda stored: stored.update(experiment=3), r"experiment is 3, expected an object"),
+    ("config.json", lambda stored: stored["experiment"].clear(), r"experiment lacks 'head'"),
+    ("config.json", lambda stored: stored.update(streams=[]), r"streams is \[\], expected an object"),
+]
+
+
+@pytest.mark.parametrize(("name", "edit", "message"), DAMAGED)
+def test_a_damaged_file_is_named_with_what_is_wrong_and_how_it_is_mended(
+    runs: Path, tmp_path: Path, name: str, edit, message: str
+) -> None:
+    folder = edited(runs / "layer-9", tmp_path / "run", name, edit)
+    shown = mmser("runs", "show", folder)
+    assert shown.exit_code == 1
+    again = "; delete it and run the same command again, which writes it anew from the heads that are there\n"
+    assert re.fullmatch(rf"Error: {folder / name}: .*{message}.*{again}", shown.stderr)
+    with pytest.raises(ProtocolError, match=message):
+        read_study(folder)
+
+
+def test_the_same_command_again_mends_what_was_deleted(runs: Path, tmp_path: Path) -> None:
+    both = replace(PROBE, task="both", dimensions=("valence",), seeds=2, layer="9")
+    folder = shutil.copytree(runs / "layer-9", tmp_path / "run")
+    heads = {path: path.stat().st_mtime_ns for path in folder.glob("heads/*/*")}
+    for name in ("summary.json", "config.json"):
+        (folder / name).unlink()
+    train_head(runs.parent / "toy", both, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("heads/*/*")} == heads
+    for name in ("summary.json", "config.json"):
+        assert (folder / name).read_text() == (runs / "layer-9" / name).read_text()
+
+
+def test_a_damaged_run_is_listed_as_such_and_the_others_go_on(runs: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("begun"))
+    for folder in ("a", "b", "c"):
+        shutil.copytree(runs / "fusion", root / folder)
+    (root / "a" / "summary.json").write_text("{}")
+    (root / "b" / "config.json").write_text("{}")
+    (root / "c" / "config.json").write_text("{")
+    result = mmser("runs", "list", root)
+    assert result.exit_code == 0, result.output
+    states = {line.split()[0].removeprefix(f"{root}/"): line.split()[4] for line in result.stdout.splitlines()[1:]}
+    assert states == {**dict.fromkeys("abc", "damaged"), **dict.fromkeys(("fusion", "layer-0", "layer-9"), "UA")}
+    told = result.stderr.splitlines()
+    assert told[0].startswith(f"Damaged: {root / 'a' / 'summary.json'}: it lacks 'lines'; delete it")
+    assert told[1].startswith(f"Damaged: {root / 'b' / 'config.json'}: it lacks 'experiment'; delete it")
+    assert told[2].startswith(f"Damaged: {root / 'c' / 'config.json'}: not readable as JSON")
+    assert "; delete it and run the same command again" in told[2]
+    listed = {Path(run["folder"]).name: run for run in json.loads(mmser("runs", "list", root, "--json").stdout)["runs"]}
+    assert listed["a"]["damaged"] == told[0].removeprefix("Damaged: ")
+    assert (listed["a"]["head"], listed["a"]["summary"], listed["fusion"]["damaged"]) == ("late-fusion", None, None)
+    study = read_study(root)
+    assert {row.folder.name for row in study.rows} == {"fusion", "layer-0", "layer-9"}
+    assert list(study.failed.values()) == [line.removeprefix("Damaged: ") for line in told]
+
+
+def test_models_and_heads_are_no_runs(runs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(runs / "layer-9", root / "heads" / "layer-9")  # whatever a run is called
+    for name in ("bert", "broken"):
+        (root / name).mkdir(parents=True)
+    (root / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    (root / "broken" / "config.json").write_text("{")
+    stored = next((runs / "layer-9" / "heads").iterdir())
+    shutil.copytree(stored, root / "pushed")
+    Head.from_pretrained(stored).save_pretrained(root / "saved")
+    assert find_runs(root) == [root / "heads" / "layer-9"]
+    assert len(mmser("runs", "list", root).stdout.splitlines()) == 2
+    with pytest.raises(ProtocolError, match=rf"{root / 'saved'}/config\.json: no 'experiment' in it; expected a run"):
+        read_study(root / "saved")
 
 
 def brute_force(truth: np.ndarray, one: np.ndarray, other: np.ndarray, speakers: np.ndarray, figure) -> float:

@@ -11,11 +11,11 @@ import torch
 from mmser.ablate.folder import cell_folder, trained_heads, write_ablation, write_failures
 from mmser.ablate.grid import Cell, Grid
 from mmser.ablate.plan import Plan
-from mmser.errors import MmserError
-from mmser.train.compare import read_json
+from mmser.errors import MmserError, ProtocolError
 from mmser.train.folder import locked
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 from mmser.train.run import train_heads
+from mmser.train.stored import read_summary
 from mmser.train.tensorboard import EventLog, check_installed
 
 HEADS = "heads, in epochs"
@@ -74,7 +74,7 @@ def ablate(
         write_ablation(folder, grid, cache_path, command)
         for cell in plan.finished if tensorboard else ():
             EventLog(cell_folder(folder, cell.name)).restore_all()
-        failures, noted = dict(plan.failures), set[str]()
+        failures, noted = {**plan.failures, **_damaged(folder, plan.finished)}, set[str]()
         lent = trained_heads(folder, grid.cells)
         count = _Count(report, sum(group.epochs for group in plan.groups))
         for group in plan.groups:
@@ -90,6 +90,17 @@ def ablate(
         finished = [cell for cell in grid.cells if cell.name not in failures]
         notes = {cell.row: found for cell in finished if (found := _notes(folder, cell))}
         return Ablation(folder, *_lines(folder, finished), failures, notes)
+
+
+def _damaged(folder: Path, finished: Sequence[Cell]) -> dict[str, str]:
+    """Cells that were finished before and of which the summary is damaged, with the reason."""
+    found = {}
+    for cell in finished:
+        try:
+            read_summary(cell_folder(folder, cell.name))
+        except ProtocolError as error:
+            found[cell.name] = str(error)
+    return found
 
 
 def _train(
@@ -143,7 +154,7 @@ def _say_notes(folder: Path, cell: Cell, noted: set[str], say: Callable[[str], A
 
 
 def _notes(folder: Path, cell: Cell) -> list[str]:
-    found: list[str] = read_json(cell_folder(folder, cell.name) / "summary.json")["notes"]
+    found: list[str] = read_summary(cell_folder(folder, cell.name))["notes"]
     return found
 
 
@@ -151,7 +162,7 @@ def _lines(folder: Path, cells: Sequence[Cell]) -> tuple[list[Line], list[Rating
     lines: list[Line] = []
     rating_lines: list[RatingLine] = []
     for cell in cells:
-        summary = read_json(cell_folder(folder, cell.name) / "summary.json")
+        summary = read_summary(cell_folder(folder, cell.name))
         lines += [replace(line_of(own), head=cell.row) for own in summary["lines"][-1:]]
         rated = [rating_line_of(own) for own in summary["rating_lines"]]
         rating_lines += [replace(own, head=cell.row) for own in rated if own.head == rated[-1].head]

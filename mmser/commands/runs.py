@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmser.commands.output import Output, with_output
+from mmser.errors import MmserError, ProtocolError
 
 if TYPE_CHECKING:
+    from mmser.commands.tables import Lines
     from mmser.train.compare import Difference
 
 
@@ -35,15 +37,34 @@ def list_(root: Path, output: Output) -> None:
     \b
     mmser runs list
     """
-    from mmser.train.compare import find_runs, read_json
+    from mmser.train.compare import find_runs
 
-    found: list[dict[str, Any]] = []
-    for folder in find_runs(root):
-        asked = read_json(folder / "config.json").get("experiment", {})
-        told = {"folder": str(folder), **{name: asked.get(name) for name in ("head", "task", "folds")}}
-        finished = (folder / "summary.json").exists()
-        found.append({**told, "summary": read_json(folder / "summary.json") if finished else None})
+    found = [_listed(folder) for folder in find_runs(root)]
     output.give({"root": str(root), "runs": found}, lambda: _show_list(root, found))
+    for run in found:
+        if run["damaged"]:
+            click.echo(f"Damaged: {run['damaged']}", err=True)
+
+
+def _listed(folder: Path) -> dict[str, Any]:
+    """What the list tells of a run folder.
+
+    ``untrained`` counts heads that diverged before they had a score; ``damaged`` says which file is, if one is.
+    """
+    from mmser.train.stored import read_config, read_results, read_summary
+
+    fields = ("head", "task", "folds", "summary", "untrained", "damaged")
+    told: dict[str, Any] = {"folder": str(folder), **dict.fromkeys(fields)}
+    try:
+        asked = read_config(folder)["experiment"]
+        told |= {name: asked.get(name) for name in ("head", "task", "folds")}
+        if (folder / "summary.json").exists():
+            told["summary"] = read_summary(folder)
+            if (folder / "results.csv").exists():
+                told["untrained"] = int((read_results(folder)["best_epoch"] == 0).sum())
+    except ProtocolError as error:
+        told["damaged"] = str(error)
+    return told
 
 
 def _show_list(root: Path, found: Sequence[dict[str, Any]]) -> None:
@@ -52,18 +73,21 @@ def _show_list(root: Path, found: Sequence[dict[str, Any]]) -> None:
     if not found:
         click.echo(f"{root}: no run folders; mmser train-head writes them")
         return
-    rows = [
-        (
-            *(str(run[name]) for name in ("folder", "head", "task", "folds")),
-            _figure(run["summary"]) if run["summary"] else "not finished",
-        )
-        for run in found
-    ]
+    rows = [(*(str(run[name] or "-") for name in ("folder", "head", "task", "folds")), _state(run)) for run in found]
     print_table(("run folder", "head", "task", "folds", "figure"), rows)
 
 
+def _state(run: dict[str, Any]) -> str:
+    if run["damaged"]:
+        return "damaged"
+    if not run["summary"]:
+        return "not finished"
+    untrained = f"; {run['untrained']} heads never trained" if run["untrained"] else ""
+    return _figure(run["summary"]) + untrained
+
+
 def _figure(summary: dict[str, Any]) -> str:
-    found = [f"UA {line['ua']:.3f}" for line in summary["lines"][-1:]]
+    found = [f"UA {_number(line['ua'])}" for line in summary["lines"][-1:]]
     last = summary["rating_lines"][-1]["head"] if summary["rating_lines"] else ""
     rated = [line for line in summary["rating_lines"] if line["head"] == last]
     return ", ".join([*found, *(f"CCC of {one['dimension']} {_number(one['ccc'])}" for one in rated)])
@@ -79,34 +103,60 @@ def show(folder: Path, output: Output) -> None:
     mmser runs show runs/emodb/speech-probe-utterance-2
     """
     from mmser.train.command import command_of
-    from mmser.train.compare import read_json
+    from mmser.train.stored import read_config, read_oracle, read_summary
 
-    summary, config = read_json(folder / "summary.json"), read_json(folder / "config.json")
-    command = command_of(config["experiment"], Path("cache", config["cache"]))
+    summary, config = read_summary(folder), read_config(folder)
+    experiment = config["experiment"]
+    command = command_of(experiment, Path("cache", config["cache"]))
+    leaks = experiment.get("report_oracle") and (folder / "oracle.json").exists()
+    oracle = {"oracle": read_oracle(folder)} if leaks else {}
     output.give(
-        {"folder": str(folder), "command": command, "experiment": config["experiment"], **summary},
-        lambda: _show_run(config["experiment"], command, summary, output),
+        {"folder": str(folder), "command": command, "experiment": experiment, **summary, **oracle},
+        lambda: _show_run(experiment, command, {**summary, **oracle}, output),
     )
 
 
 def _show_run(experiment: dict[str, Any], command: str, summary: dict[str, Any], output: Output) -> None:
-    from mmser.commands.tables import print_lines, recalls
-    from mmser.show import counted
-    from mmser.train.results import line_of, rating_line_of
+    from mmser.commands.tables import print_lines, print_oracle, recalls
+    from mmser.show import counted, one_line
 
+    unread = _unread(experiment)
     for name, value in experiment.items():
-        if name != "training" and value not in ("", None, [], {}):
-            click.echo(f"{name}: {value}")
+        if name != "training" and name not in unread and value not in ("", None, [], {}):
+            click.echo(one_line(f"{name}: {value}"))
     click.echo(f"command: {command}")
     for words, counts in (("Left out", summary["left_out"]), ("Kept, though there are", summary["kept"])):
         if counts:
-            click.echo(f"{words}: {counted(counts)}")
+            click.echo(one_line(f"{words}: {counted(counts)}"))
     for note in summary["notes"]:
-        output.say(f"Note: {note}")
-    print_lines([line_of(own) for own in summary["lines"]], [rating_line_of(own) for own in summary["rating_lines"]])
+        output.say(one_line(f"Note: {note}"))
+    lines = _lines(summary)
+    print_lines(*lines)
+    if "oracle" in summary:
+        print_oracle(lines, _lines(summary["oracle"]))
     for line in summary["lines"]:
-        each = ", ".join(f"{name} {value:.3f}" for name, value in recalls(summary["labels"], line["confusion"]).items())
+        found = recalls(summary["labels"], line["confusion"])
+        each = ", ".join(f"{one_line(name)} {value:.3f}" for name, value in found.items())
         click.echo(f"{line['head']}: recall of {each}; ECE {_number(line['ece'])}")
+
+
+def _unread(experiment: dict[str, Any]) -> set[str]:
+    """Fields that nothing in an experiment reads."""
+    from mmser.train.members import FUSIONS
+    from mmser.train.stored import stored_experiment
+    from mmser.train.unread import unread_fields
+
+    try:
+        unread = unread_fields(stored_experiment(experiment))
+    except (MmserError, TypeError, ValueError, AttributeError):
+        return set()  # of another version of mmser, or edited: what was asked for is shown in full
+    return unread if experiment["head"] in FUSIONS else {*unread, "fusion"}
+
+
+def _lines(stored: dict[str, Any]) -> "Lines":
+    from mmser.train.results import line_of, rating_line_of
+
+    return [line_of(own) for own in stored["lines"]], [rating_line_of(own) for own in stored["rating_lines"]]
 
 
 def _number(value: float | None) -> str:

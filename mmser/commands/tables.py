@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mmser.train.conclude import Result
     from mmser.train.results import Line, RatingLine
 
+    Lines = tuple[Sequence[Line], Sequence[RatingLine]]
+
 
 def show_training(*results: "Result", say: Callable[[str], Any] = click.echo) -> None:
     """Print a line a head (and dimension), and what stands behind it; notes by ``say``."""
@@ -25,7 +27,7 @@ def show_training(*results: "Result", say: Callable[[str], Any] = click.echo) ->
     rating_lines = [line for result in results for line in result.rating_lines]
     print_lines(lines, rating_lines)
     for result in results:
-        print_oracle(result)
+        print_oracle((result.lines, result.rating_lines), (result.oracle_lines, result.oracle_rating_lines))
     some = "" if first.num_tested == first.num_utterances else f"{first.num_tested} tested of "
     about = [f"{some}{first.num_utterances} utterances"]
     if first.labels:
@@ -84,12 +86,10 @@ def print_lines(lines: Sequence["Line"], rating_lines: Sequence["RatingLine"]) -
         )
 
 
-def print_oracle(result: "Result") -> None:
+def print_oracle(honest_lines: "Lines", oracle_lines: "Lines") -> None:
     """What choosing the epoch on the test part would have given, beside what choosing it on dev gave."""
-    pairs: Sequence[tuple[Any, Any]] = [
-        *zip(result.lines, result.oracle_lines, strict=False),
-        *zip(result.rating_lines, result.oracle_rating_lines, strict=False),
-    ]
+    kinds = zip(honest_lines, oracle_lines, strict=True)
+    pairs: list[tuple[Any, Any]] = [pair for kind in kinds for pair in zip(*kind, strict=False)]
     for honest, leaking in pairs:
         name, was, is_ = _figure(honest), _value(honest), _value(leaking)
         click.echo(f"Oracle, LEAKS (epoch chosen on the test part): {name} {is_:.3f} ({is_ - was:+.3f})")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
 from mmser.report.read import Row
-from mmser.train.compare import read_json
+from mmser.train.stored import BOTH_ANEW, HEAD_ANEW, read_head_config
 
 _LOGITS = "mix.logits"
 """Where :class:`~mmser.heads.layers.LayerMix` keeps its weights before their softmax."""
@@ -51,7 +51,12 @@ def head_folders(row: Row) -> list[Path]:
     found = [path.parent for path in row.folder.glob("heads/*/config.json") if named.fullmatch(path.parent.name)]
     trials = row.folder / "trials.csv"
     if trials.exists():
-        tested = _tested(pd.read_csv(trials, dtype={"head": str, "fold": str}, keep_default_na=False), row.head)
+        try:
+            tested = _tested(pd.read_csv(trials, dtype={"head": str, "fold": str}, keep_default_na=False), row.head)
+        except (ValueError, KeyError) as error:
+            raise ProtocolError(
+                f"{trials}: not the table that mmser train-head writes ({error}); {BOTH_ANEW}"
+            ) from error
         found = [folder for folder in found if folder.name in tested]
     return sorted(found)
 
@@ -76,8 +81,13 @@ def layer_weights(row: Row) -> list[LayerWeights]:
     """
     found: dict[tuple[str, tuple[int, ...]], list[NDArray[np.float64]]] = {}
     for folder in head_folders(row):
-        layers = tuple(read_json(folder / "config.json").get("speech_layers_of_encoder", ()))
+        layers = tuple(read_head_config(folder).get("speech_layers_of_encoder", ()))
         for name, logits in _mixes(folder / "model.safetensors").items():
+            if logits.shape != (len(layers),):
+                raise ProtocolError(
+                    f"{folder / 'config.json'}: {len(layers)} speech_layers_of_encoder, and {name} in "
+                    f"model.safetensors is of shape {logits.shape}; {HEAD_ANEW}"
+                )
             shares = np.exp(logits - logits.max())
             found.setdefault((_granularity(name), layers), []).append(shares / shares.sum())
     return [
@@ -91,7 +101,7 @@ def _mixes(path: Path) -> dict[str, NDArray[np.float64]]:
         with safe_open(path, "numpy") as file:
             return {name: file.get_tensor(name).astype(float) for name in file.keys() if name.endswith(_LOGITS)}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise ProtocolError(f"{path}: not readable as safetensors ({error})") from error
+        raise ProtocolError(f"{path}: not readable as safetensors ({error}); {HEAD_ANEW}") from error
 
 
 def _granularity(name: str) -> str:
@@ -109,7 +119,7 @@ def course(row: Row) -> Course | None:
     Raises:
         ProtocolError: a head's config is damaged.
     """
-    configs = [read_json(folder / "config.json") for folder in head_folders(row)]
+    configs = [read_head_config(folder) for folder in head_folders(row)]
     histories = [config["history"] for config in configs if config["history"]]
     if not histories:
         return None

@@ -10,8 +10,10 @@ import pandas as pd
 from mmser.ablate.folder import FORMAT, cell_folder
 from mmser.checks import did_you_mean
 from mmser.errors import ProtocolError
+from mmser.report.predictions import check_predictions
 from mmser.train.compare import find_runs, read_json, read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
+from mmser.train.stored import read_config, read_summary
 
 _NOT_FINISHED = "not finished: run the same command again, which goes on from there"
 
@@ -108,51 +110,51 @@ def read_study(folder: Path) -> Study:
 
 
 def _several(root: Path) -> Study:
-    folders = {str(own.relative_to(root)): own for own in find_runs(root) if "experiment" in _config(own)}
-    unfinished = {name: _NOT_FINISHED for name, own in folders.items() if not (own / "summary.json").exists()}
-    rows = [row for name, own in folders.items() if name not in unfinished for row in _rows_of(own, name)]
-    return Study(root.resolve().name, tuple(rows), unfinished)
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    for folder in find_runs(root):
+        name = str(folder.relative_to(root))
+        own, why_not = _rows_or_reason(folder, name)
+        rows += own
+        failed |= {name: why_not} if why_not else {}
+    return Study(root.resolve().name, tuple(rows), failed)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
+def _rows_or_reason(folder: Path, name: str) -> tuple[tuple[Row, ...], str]:
+    """The rows of one run among several, or why there are none: the others are to be seen all the same."""
+    if not (folder / "summary.json").exists():
+        return (), _NOT_FINISHED
+    try:
+        return _rows_of(folder, name), ""
+    except ProtocolError as error:
+        return (), str(error)
 
 
 def _rows_of(folder: Path, name: str) -> tuple[Row, ...]:
-    """A row for each head; the last one has the folder's name, and those before are its members."""
-    config, summary = _config(folder), read_json(folder / "summary.json")
-    try:
-        lines = [line_of(stored) for stored in summary["lines"]]
-        ratings = [rating_line_of(stored) for stored in summary["rating_lines"]]
-        _check_keys(config, ("experiment", "cache", "shards"))
-        _check_keys(summary, ("labels", "left_out", "kept", "notes"))
-        heads = list(dict.fromkeys([*(line.head for line in lines), *(line.head for line in ratings)]))
-        return tuple(
-            Row(
-                name=name if head == heads[-1] else f"{name}: {head}",
-                label=name if head == heads[-1] else f"{name}: {head}",
-                folder=folder,
-                head=head,
-                config=config,
-                summary=summary,
-                line=next((line for line in lines if line.head == head), None),
-                ratings=tuple(line for line in ratings if line.head == head),
-                is_member=head != heads[-1],
-            )
-            for head in heads
+    """A row for each head; the last one has the folder's name, and those before are its members.
+
+    Raises:
+        ProtocolError: a file is missing or damaged.
+    """
+    config, summary = read_config(folder), read_summary(folder)
+    check_predictions(folder, summary)
+    lines = [line_of(stored) for stored in summary["lines"]]
+    ratings = [rating_line_of(stored) for stored in summary["rating_lines"]]
+    heads = list(dict.fromkeys([*(line.head for line in lines), *(line.head for line in ratings)]))
+    return tuple(
+        Row(
+            name=name if head == heads[-1] else f"{name}: {head}",
+            label=name if head == heads[-1] else f"{name}: {head}",
+            folder=folder,
+            head=head,
+            config=config,
+            summary=summary,
+            line=next((line for line in lines if line.head == head), None),
+            ratings=tuple(line for line in ratings if line.head == head),
+            is_member=head != heads[-1],
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ProtocolError(
-            f"{folder}: its config.json or summary.json is not what this version of mmser writes ({error!r}); run the "
-            "training again"
-        ) from error
-
-
-def _check_keys(stored: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise KeyError where the report would miss something later."""
-    for name in names:
-        if name not in stored:
-            raise KeyError(name)
+        for head in heads
+    )
 
 
 def _ablation(folder: Path) -> Study:
@@ -168,21 +170,19 @@ def _ablation(folder: Path) -> Study:
 
 def _study(folder: Path, about: Mapping[str, Any]) -> Study:
     failed = _failures(folder / "failed.csv")
-    rows, unfinished = [], {}
+    rows = []
     for cell in about["cells"]:
         own = cell_folder(folder, cell["name"])
         if cell["name"] in failed:
             continue
-        if not (own / "summary.json").exists():
-            unfinished[cell["name"]] = _NOT_FINISHED
-            continue
-        last = _rows_of(own, cell["name"])[-1]
+        found, why_not = _rows_or_reason(own, cell["name"])
+        failed |= {cell["name"]: why_not} if why_not else {}
         axes = {axis: str(value) for axis, value in cell["axes"].items()}
-        rows.append(replace(last, label=cell["row"], axes=axes))
+        rows += [replace(last, label=cell["row"], axes=axes) for last in found[-1:]]
     return Study(
         name=about["name"],
         rows=tuple(rows),
-        failed={**failed, **unfinished},
+        failed=failed,
         baseline=about["baseline"],
         command=about["command"],
         axes=tuple(about["axes"]),
