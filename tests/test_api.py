@@ -350,7 +350,7 @@ def test_runs_are_compared(runs: Runs, root: Path) -> None:
 def test_a_name_is_text_not_markup(runs: Runs, tmp_path: Path) -> None:
     folder = shutil.copytree(runs.folder, tmp_path / "<b>run")
     evil = "<script>alert(1)</script>"
-    for name in ("summary.json", "predictions.csv"):
+    for name in ("summary.json", "predictions.csv", "results.csv"):
         (folder / name).write_text((folder / name).read_text().replace("late-fusion", evil).replace("sad", evil))
     opened = Runs(folder)
     shown = opened._repr_html_()

@@ -132,7 +132,7 @@ def test_figures_of_runs_that_diverged_are_those_before_and_the_oracles_too(
         "6 of 6 runs of coattention diverged (a loss or an answer that is not finite) and count as they were at their "
         "best epoch before; 6 never had one, and count as they were before training; try a lower --learning-rate",
     )
-    assert mmser("runs", "list", tmp_path / "run").stdout.rstrip().endswith("; 6 heads never trained")
+    assert mmser("runs", "list", tmp_path / "run").stdout.rstrip().endswith("; heads never trained: 6")
     # there was no epoch to choose from
     assert [line.confusion for line in result.oracle_lines] == [line.confusion for line in result.lines]
     untrained = train_head(cache, replace(wild, learning_rate=1e-30, report_oracle=False), tmp_path / "untrained")

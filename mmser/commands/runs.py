@@ -82,7 +82,7 @@ def _state(run: dict[str, Any]) -> str:
         return "damaged"
     if not run["summary"]:
         return "not finished"
-    untrained = f"; {run['untrained']} heads never trained" if run["untrained"] else ""
+    untrained = f"; heads never trained: {run['untrained']}" if run["untrained"] else ""
     return _figure(run["summary"]) + untrained
 
 

@@ -32,8 +32,6 @@ _SUMMARY = {
     "kept": dict[str, int],
     "notes": tuple[str, ...],
 }
-
-
 _GAPS = {"best_epoch": [""]}
 """Columns of ``results.csv`` in which nothing stands for no number: a fusion has no best epoch."""
 
