@@ -123,6 +123,8 @@ def test_splits_that_are_none(split: list[str], message: str) -> None:
 def test_a_given_split_is_checked_like_any_other() -> None:
     with pytest.raises(ProtocolError, match=r"speaker 'A' is in train \(2 utterances\) and in test \(1\)"):
         folds_from_split(["train", "train", "dev", "test"], ["A", "A", "B", "A"])
+    with pytest.raises(ProtocolError, match=r"speaker 'A' is in train \(2 utterances\) and in dev \(1\)"):
+        folds_from_split(["train", "train", "dev", "test"], ["A", "A", "A", "B"])
     with pytest.raises(ProtocolError, match="label 'joy' is in test"):
         folds_from_split(["train", "dev", "test"], labels=["sad", "sad", "joy"])
 

@@ -1,6 +1,7 @@
 """Tables and summaries against scikit-learn, and the intervals' clusters."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,14 @@ def test_without_speakers_the_interval_resamples_utterances_and_says_so() -> Non
     line = summarise(outcomes(), TRUTH, [""] * NUM, IDS)[0]
     assert (line.interval.clusters, line.interval.unit) == (NUM, "utterance")  # not NUM answers under each of two seeds
     assert (line.interval.low, line.interval.high) == pytest.approx(brute_force(IDS, line), abs=0.03)
+
+
+def test_of_one_speaker_utterances_are_resampled_with_all_their_seeds() -> None:
+    """More seeds that say the same make nothing surer."""
+    own = [replace(one, posteriors=outcomes()[2 * (place // 2)].posteriors) for place, one in enumerate(outcomes())]
+    intervals = [summarise(some, TRUTH, ["s"] * NUM, IDS)[0].interval for some in (own, own[::2])]
+    assert intervals[0] == intervals[1]
+    assert (intervals[0].clusters, intervals[0].unit) == (NUM, "utterance")
 
 
 def test_a_speaker_who_is_not_known_is_alone() -> None:

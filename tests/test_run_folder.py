@@ -143,11 +143,13 @@ def test_a_run_that_lost_heads_does_not_speak_for_all(run: Path) -> None:
 
 
 def test_a_dimension_that_nobody_rated_is_named_before_anything_is_written(tmp_path: Path) -> None:
-    rows = make_rows().assign(arousal=1.0, dominance=np.nan)
+    rows = make_rows().assign(arousal=1.0, dominance=np.nan, valence=np.nan)
     rows.loc[rows["speaker"] == "s2", "arousal"] = np.nan
+    rows.loc[rows["speaker"].isin(["s1", "s2"]), "valence"] = 1.0
     cache = write_cache(tmp_path / "toy", rows)
     for dimension, told in {
-        "dominance": r"column 'dominance' rates 0 of the \d+ train utterances of fold 's1'; expected 2 or more",
+        "dominance": "column 'dominance' rates 0 of the 54 test utterances; expected 2 or more",
+        "valence": r"column 'valence' rates 0 of the \d+ train utterances of fold 's1'; expected 2 or more",
         "arousal": r"column 'arousal' rates 0 of the \d+ dev utterances of fold 's1'",
     }.items():
         rated = replace(PROBE, task="both", dimensions=(dimension,))

@@ -19,6 +19,7 @@ from mmser.errors import ProtocolError
 from mmser.heads import Head
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.report.read import read_study
+from mmser.statistics import holm
 from mmser.train.compare import compare, find_runs
 from mmser.train.run import train_head
 
@@ -265,6 +266,12 @@ def test_the_heads_of_one_fusion_are_compared(runs: Path) -> None:
     for pair in ("speech-probe - text-probe", "speech-probe - late-fusion", "text-probe - late-fusion"):
         assert pair in result.stdout
     assert "permutation test over 6 speakers; with so few speakers p cannot fall below 0.031" in result.stdout
+
+
+def test_p_is_adjusted_for_all_pairs_together(runs: Path) -> None:
+    found = compare([runs / "fusion"])
+    assert len(found) == 3
+    assert [one.p_holm for one in found] == pytest.approx(holm([one.p for one in found]).tolist())
 
 
 def change(folder: Path, edit, to: Path) -> Path:

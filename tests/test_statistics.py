@@ -199,6 +199,19 @@ def test_concordance_interval_is_the_bootstrap_of_the_mean_over_seeds() -> None:
     assert (found.clusters, found.unit) == (7, "speaker")
 
 
+def test_a_small_scale_is_no_constant_and_what_is_no_number_has_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    truth, speakers, seeds = rng.normal(size=40), list("abcd") * 10, np.zeros(40)
+    said = truth + rng.normal(size=40)
+    plain, small = (concordance_interval(scale * truth, scale * said, speakers, seeds) for scale in (1.0, 1e-7))
+    assert (small.low, small.high) == pytest.approx((plain.low, plain.high), abs=1e-9)
+    assert plain.high < 0.99
+    said[3] = np.nan
+    assert np.isnan(concordance_interval(truth, said, speakers, seeds).low)
+    with pytest.raises(ValueError, match="no finite numbers"):
+        paired_concordance_test(truth, truth, said, speakers, seeds)
+
+
 def test_concordance_intervals_of_constants() -> None:
     ones, speakers, seeds = np.ones(6), list("aabbcc"), np.zeros(6)
     assert concordance_interval(ones, ones, speakers, seeds).low == 1.0

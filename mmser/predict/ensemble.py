@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mmser.errors import MmserError, ProtocolError
 from mmser.heads.base import download_head
 from mmser.train.about import About, load_about
 from mmser.train.compare import read_json
 from mmser.train.grid import chosen_by_dev
 from mmser.train.members import FUSIONS
+from mmser.train.stored import read_results
 
 _RUN = re.compile(r"(?P<member>.+)-fold(?P<fold>\d+)-seed\d+(-trial(?P<trial>\d+))?")
 """A head's folder, as :mod:`mmser.train.run` names it."""
@@ -98,11 +97,7 @@ def _check_run(folder: Path) -> None:
 
 def _check_whole(folder: Path, configs: Mapping[Path, Mapping[str, Any]]) -> None:
     """The mean over some of a run's heads is not what the run says."""
-    path = folder / "results.csv"
-    try:
-        tested = pd.read_csv(path, dtype=str, keep_default_na=False)[["head", "fold", "seed"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise ProtocolError(f"{path}: not the table of a finished run ({error}); train it to its end first") from error
+    tested = read_results(folder)[["head", "fold", "seed"]].astype(str)
     there = {(_member(path), str(config.get("fold")), str(config.get("seed"))) for path, config in configs.items()}
     asked = [one for one in tested.itertuples(index=False, name=None) if one[0] not in FUSIONS]
     missing = [one for one in asked if one not in there]

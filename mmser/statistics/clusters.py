@@ -74,17 +74,23 @@ def sums_per_cluster(
     num_groups: int,
 ) -> NDArray[np.float64]:
     """What each cluster adds to the CCC of each group, for :func:`ccc_of_sums`: shape (clusters, groups * 6)."""
-    middle = truth.mean()  # both sides shifted alike: the CCC stays, and squares stay small
-    t, p = truth - middle, prediction - middle
+    # Both sides shifted and scaled alike, and by the truth alone, so that predictions of two heads may be swapped: the
+    # CCC stays, and squares are of an order that TIE is small for.
+    middle, scale = truth.mean(), truth.std() or 1.0
+    t, p = (truth - middle) / scale, (prediction - middle) / scale
     sums = np.zeros((num * num_groups, 6))
     np.add.at(sums, codes * num_groups + group, np.stack([np.ones(len(t)), t, p, t**2, p**2, t * p], 1))
     return sums.reshape(num, -1)
 
 
 def ccc_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CCC from counts, sums, squares and products (..., 6) to (...); 1 where both sides are one constant."""
+    """CCC from counts, sums, squares and products (..., 6) to (...); 1 where both sides are one constant.
+
+    NaN where something summed is no number.
+    """
     count, t, p, tt, pp, tp = np.moveaxis(sums, -1, 0)
     count = np.maximum(count, 1)  # a group of which nothing was drawn
     above = 2 * (tp / count - t * p / count**2)
     below = tt / count - (t / count) ** 2 + pp / count - (p / count) ** 2 + ((t - p) / count) ** 2
-    return np.where(below > TIE, above / np.where(below > TIE, below, 1.0), 1.0)
+    constant = below <= TIE
+    return np.where(constant, 1.0, above / np.where(constant, 1.0, below))

@@ -96,9 +96,11 @@ def paired_concordance_test(
         seed: the same seed gives the same p-value.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, or something is no finite number.
     """
     t, a, b = (np.asarray(x, dtype=np.float64) for x in (truth, prediction_a, prediction_b))
+    if not all(np.isfinite(x).all() for x in (t, a, b)):
+        raise ValueError("truth or prediction holds values that are no finite numbers; expected numbers")
     codes, num, _ = clusters_of(t, a, clusters)
     clusters_of(t, b, clusters)
     clusters_of(t, np.asarray(groups), None)

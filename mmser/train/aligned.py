@@ -78,7 +78,8 @@ def _on_common(one: Named, other: Named) -> list[pd.DataFrame]:
 
 
 def _check_same(names: str, column: str, first: pd.DataFrame, second: pd.DataFrame, remedy: str) -> None:
-    differs = (first[column] != second[column]).to_numpy()
+    unknown = first[column].isna() & second[column].isna()  # NaN is not itself
+    differs = ((first[column] != second[column]) & ~unknown).to_numpy()
     if differs.any():
         uid = first["utterance_id"][int(differs.argmax())]
         raise ComparisonError(f"{names} do not agree on {column} of utterance {uid!r}", remedy)

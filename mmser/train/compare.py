@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mmser.errors import ProtocolError
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.statistics import holm, paired_concordance_test, paired_permutation_test
-from mmser.train.aligned import Named, aligned, num_utterances, truths
+from mmser.train.aligned import ComparisonError, Named, aligned, num_utterances, truths
+from mmser.train.results import clusters
 
 _TEXT = {"utterance_id": str, "speaker": str, "truth": str, "prediction": str, "fold": str, "head": str}
 
@@ -126,7 +127,7 @@ def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> 
         ComparisonError: as of :func:`mmser.train.aligned.aligned`.
     """
     first, second = aligned(one, other)
-    clusters = np.where(first["speaker"] != "", first["speaker"], "?" + first["utterance_id"]).astype(str)
+    speakers, ids = first["speaker"].tolist(), first["utterance_id"].tolist()
     counts = {
         "utterances": num_utterances(first),
         "utterances_one": num_utterances(one[1]),
@@ -135,12 +136,19 @@ def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> 
     found = []
     for figure, truth, said in _figures(first, second):
         known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
-        seeds, who = first["seed"].to_numpy()[known], clusters[known]
+        seeds, (who, _) = first["seed"].to_numpy()[known], clusters(np.flatnonzero(known), speakers, ids)
         told, (a, b) = truth[known], (own[known] for own in said)
         if figure == "UA":  # every seed has the same truths, so all together is the mean over seeds
             metric: Callable[[Any, Any], float] = unweighted_average_recall
             p = paired_permutation_test(metric, told, a, b, who, num_permutations=num_permutations)
         else:
+            for name, own in ((one[0], a), (other[0], b)):
+                odd = int((~np.isfinite(own)).sum())
+                if odd:
+                    raise ComparisonError(
+                        f"{odd} of the {len(own)} answers of {name} that make its {figure} are no finite numbers",
+                        "train it with a lower --learning-rate, or compare others",
+                    )
             metric = _over_seeds(seeds)
             p = paired_concordance_test(told, a, b, who, seeds, num_permutations=num_permutations)
         values, num = (metric(told, a), metric(told, b)), len(np.unique(who))
@@ -167,10 +175,22 @@ def read_predictions(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={})
     except ValueError as error:  # pandas' own for an empty file or rows of unlike lengths are of this kind
         raise ProtocolError(f"{path}: not readable as CSV ({error}); train the run again") from error
+    for name in map(str, table):
+        if name.startswith(("truth_", "prediction_")):  # ratings, among which some are not known
+            table[name] = _numbers(table[name], path)
     lacking = [name for name in ("utterance_id", "speaker", "fold", "seed", "head") if name not in table]
     if lacking:
         raise ProtocolError(f"{path}: no column {lacking[0]!r}; expected what mmser train-head writes: train it again")
     return table
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        return pd.to_numeric(column).astype(float)
+    except ValueError as error:
+        raise ProtocolError(
+            f"{path}: column {column.name!r} holds {error}; expected numbers: train the run again"
+        ) from error
 
 
 def _figures(
@@ -185,7 +205,7 @@ def _figures(
         if column == "truth":
             figures.append(("UA", one[column].to_numpy(), (one[said].to_numpy(), other[said].to_numpy())))
             continue
-        truth, a, b = (pd.to_numeric(part).to_numpy(dtype=float) for part in (one[column], one[said], other[said]))
+        truth, a, b = (part.to_numpy() for part in (one[column], one[said], other[said]))
         figures.append((f"CCC of {column.removeprefix('truth_')}", truth, (a, b)))
     return figures
 

@@ -86,7 +86,8 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
     config = json.loads(json.dumps(config))
     path = folder / "config.json"
     check_run_folder(folder)
-    if any(folder.glob("heads/*/config.json")) or any((folder / name).exists() for name in TABLES):
+    begun = any(folder.glob("heads/*/config.json")) or any((folder / name).exists() for name in TABLES)
+    if begun and path.exists():
         changed = _differences(_read(path), config, experiment)
         if changed:
             raise ProtocolError(
@@ -109,8 +110,9 @@ def check_run_folder(folder: Path) -> None:
     path = folder / "config.json"
     if path.exists() and not isinstance(_read(path).get("experiment"), dict):
         raise ProtocolError(f"{path}: not what mmser train-head writes, and would be overwritten; give another --out")
-    there = [name for name in (*TABLES, "heads") if (folder / name).exists()]
-    if there and not path.exists():
+    there = [name for name in TABLES if (folder / name).exists()]
+    # Heads say themselves what they are of (load_trained).
+    if there and not path.exists() and not any(folder.glob("heads/*/config.json")):
         raise ProtocolError(
             f"{folder} holds {there[0]} and no config.json that says of which experiment; give another --out, or "
             "delete the folder"

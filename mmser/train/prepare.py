@@ -92,7 +92,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     blind = sources.blind(manifest.ids) if first.missing == "keep" else set(lacking)
     unseen = {uid: reason for uid, reason in lacking.items() if uid in blind}
     chosen = choose(manifest, {**unseen, **without_required(cache, first, manifest.ids)}, first)
-    _check_ratings(chosen)
+    _check_known(chosen)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
     if sources.text is not None:
@@ -105,8 +105,20 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     ]
 
 
-def _check_ratings(chosen: Chosen) -> None:
-    """Every part that is learnt from, or chosen by, must know enough ratings of every dimension."""
+def _check_known(chosen: Chosen) -> None:
+    """Every part that is learnt from, or chosen by, must know enough ratings of every dimension; so must all tests."""
+    tested = np.concatenate([fold.test for fold in chosen.folds])
+    if chosen.labels and not (chosen.truth[tested] >= 0).any():
+        raise ProtocolError(
+            f"none of the {len(tested)} test utterances has a class; expected some, to test by: choose other folds, or "
+            "--task dimensional"
+        )
+    for dimension, count in zip(chosen.dimensions, (~np.isnan(chosen.ratings[tested])).sum(0).tolist(), strict=True):
+        if count < 2:
+            raise ProtocolError(
+                f"column {dimension!r} rates {count} of the {len(tested)} test utterances; expected 2 or more, for its "
+                "CCC: leave it out of --dimensions, or choose other folds"
+            )
     for fold in chosen.folds:
         for part, rows in {"train": fold.train, "dev": fold.dev}.items():
             counts = (~np.isnan(chosen.ratings[rows])).sum(0)

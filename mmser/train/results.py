@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -194,7 +194,6 @@ def summarise(outcomes: Sequence[Outcome], truth: NDArray, speakers: Sequence[st
     UA of his own fold a mean over fewer classes. The interval resamples speakers; an utterance whose speaker is not
     known is its own cluster, with its answers under all seeds.
     """
-    cluster = _clusters(speakers, ids)
     lines = []
     for head in dict.fromkeys(o.head for o in outcomes):
         own = [o for o in outcomes if o.head == head]
@@ -209,13 +208,14 @@ def summarise(outcomes: Sequence[Outcome], truth: NDArray, speakers: Sequence[st
         prediction = posteriors.argmax(1)
         uas = tuple(float(unweighted_average_recall(truth[r], p.argmax(1))) for r, p in by_seed)
         table = pd.DataFrame([_class_figures(o, truth) for o in own])
-        interval = bootstrap_interval(unweighted_average_recall, truth[rows], prediction, cluster[rows])
+        who, unit = clusters(rows, speakers, ids)
+        interval = bootstrap_interval(unweighted_average_recall, truth[rows], prediction, who)
         confusion = confusion_matrix(truth[rows], prediction, labels=range(posteriors.shape[1]))
         lines.append(
             Line(
                 head=head,
                 ua=float(np.mean(uas)),
-                interval=_of(interval, speakers),
+                interval=replace(interval, unit=unit),
                 ua_by_seed=uas,
                 wa=float(weighted_accuracy(truth[rows], prediction)),
                 macro_f1=float(macro_f1(truth[rows], prediction)),
@@ -237,7 +237,6 @@ def summarise_ratings(
     ids: Sequence[str],
 ) -> list[RatingLine]:
     """One line a head and dimension, over the utterances whose rating is known; as :func:`summarise`."""
-    cluster = _clusters(speakers, ids)
     lines = []
     for head in dict.fromkeys(o.head for o in outcomes):
         own = [o for o in outcomes if o.head == head and o.ratings is not None]
@@ -248,13 +247,14 @@ def summarise_ratings(
             known = ~np.isnan(ratings[rows, k])
             told, answered, of_seed = ratings[rows[known], k], said[known], seeds[known]
             cccs = tuple(_ccc_or_nan(told[of_seed == s], answered[of_seed == s]) for s in np.unique(seeds))
-            interval = concordance_interval(told, answered, cluster[rows[known]], of_seed)
+            who, unit = clusters(rows[known], speakers, ids)
+            interval = concordance_interval(told, answered, who, of_seed)
             lines.append(
                 RatingLine(
                     head=head,
                     dimension=name,
                     ccc=float(np.mean(cccs)),
-                    interval=_of(interval, speakers),
+                    interval=replace(interval, unit=unit),
                     ccc_by_seed=cccs,
                     ccc_of_folds=float(np.nanmean([_ccc(o, ratings, k) for o in own])),
                     num_utterances=len(np.unique(rows[known])),
@@ -264,13 +264,19 @@ def summarise_ratings(
     return lines
 
 
-def _clusters(speakers: Sequence[str], ids: Sequence[str]) -> NDArray[np.object_]:
-    return np.array([s or f"?{uid}" for s, uid in zip(speakers, ids, strict=True)], dtype=object)
+def clusters(
+    rows: NDArray[np.int64], speakers: Sequence[str], ids: Sequence[str]
+) -> tuple[NDArray[np.object_], Literal["speaker", "utterance"]]:
+    """Whose each of ``rows`` is, and what these are: what is resampled, or swapped, whole.
 
-
-def _of(interval: Interval, speakers: Sequence[str]) -> Interval:
-    """The interval, called by what was resampled."""
-    return interval if any(speakers) else replace(interval, unit="utterance")
+    An utterance whose speaker is not known is its own, with its answers under all seeds; and so is every utterance
+    where all are one speaker's.
+    """
+    who = np.array([speakers[row] or f"?{ids[row]}" for row in rows], dtype=object)
+    known = {speakers[row] for row in rows} - {""}
+    if known and len(set(who)) > 1:
+        return who, "speaker"
+    return np.array([ids[row] for row in rows], dtype=object), "utterance"
 
 
 def _ccc_or_nan(truth: NDArray, prediction: NDArray) -> float:

@@ -47,7 +47,7 @@ class _Epoch:
 
 _HEAD = {"history": tuple[_Epoch, ...], "best_epoch": int}
 
-# An ablation takes a cell that has its summary for finished, so the same command alone would not do.
+# An ablation takes a cell that has all its files for finished, so the same command alone would not do.
 _ANEW = "delete it and run the same command again, which writes it anew from the heads that are there"
 BOTH_ANEW = "delete the run's summary.json and run the same command again, which writes both anew"
 """What to do about a table that is damaged."""
