@@ -61,3 +61,11 @@ def test_a_head_that_is_none() -> None:
     result = mmser("heads", "coatention")
     assert result.exit_code == 1
     assert "head is 'coatention' (did you mean 'coattention'?); expected one of: speech-probe" in result.stderr
+
+
+def test_a_late_fusion_is_explained() -> None:
+    result = mmser("heads", "late-fusion")
+    assert result.exit_code == 1
+    assert "late-fusion has no options of its own: it combines the answers of heads (mmser train-head --members" in (
+        result.output
+    )

@@ -75,7 +75,9 @@ def test_a_shared_speaker_is_named_with_its_parts_and_counts() -> None:
 def test_too_few_folds_and_rows_without_one() -> None:
     with pytest.raises(ProtocolError, match=r"the fold column has 2 different values \(a, b\).*at least 3"):
         make_folds(["a", "b"])
-    with pytest.raises(ProtocolError, match="1 of 4 utterances have no value in the fold column"):
+    with pytest.raises(ProtocolError, match="the session column has 1 different values"):
+        make_folds(["a", "a"], column="session")
+    with pytest.raises(ProtocolError, match="1 of 4 utterances have no value in the fold column; fill it, or choose"):
         make_folds(["a", "b", "c", ""])
 
 

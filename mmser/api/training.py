@@ -139,8 +139,6 @@ def _as_table(name: str, value: Any) -> Any:
     value = _plain(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if value == [] and name in ("learning_rate", "weight_decay"):
-        raise ProtocolError(f"{name} is []; expected at least one number")
     alone = isinstance(_DEFAULTS[name], tuple) and not isinstance(value, (str, list))
     return [value] if alone else value
 

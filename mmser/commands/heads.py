@@ -25,9 +25,15 @@ def heads(head: str | None, output: Output) -> None:
     mmser heads coattention
     """
     from mmser.checks import check_choice
+    from mmser.errors import ProtocolError
     from mmser.heads import HEADS
     from mmser.heads.told import options_told, reads, source_of, summary
+    from mmser.train.members import FUSIONS
 
+    if head in FUSIONS:
+        raise ProtocolError(
+            f"{head} has no options of its own: it combines the answers of heads (mmser train-head --members, --fusion)"
+        )
     if head is not None:
         check_choice("head", head, HEADS)
     told = [

@@ -138,4 +138,4 @@ def _folds(values: list[str], speakers: list[str], classes: list[str] | None, ex
         return folds_from_split(values, speakers, classes, test=experiment.test_split, hold_out=hold_out)
     if experiment.test_split is not None:
         raise ProtocolError(f"--test-split {experiment.test_split}: belongs to --folds {SPLIT}")
-    return make_folds(values, speakers, classes, hold_out=hold_out)
+    return make_folds(values, speakers, classes, hold_out=hold_out, column=experiment.folds)

@@ -68,11 +68,13 @@ def granularities_of(asked: str) -> tuple[str, ...]:
 
     >>> granularities_of("phone+word")
     ('phone', 'word')
+    >>> granularities_of("phone, word")
+    ('phone', 'word')
 
     Raises:
         ProtocolError: an unknown one, or one named twice.
     """
-    names = tuple(asked.replace("+", ",").split(","))
+    names = tuple(name.strip() for name in asked.replace("+", ",").split(","))
     for name in names:
         check_choice("granularity", name, GRANULARITIES)
     if len(set(names)) < len(names):

@@ -205,6 +205,9 @@ class Experiment:
         check_number("seeds", self.seeds, least=1)
         if not 0 < self.dev_share < 1:
             raise ProtocolError(f"dev_share is {self.dev_share:g}; expected more than 0 and less than 1")
+        for name, values in {"learning rate": self.learning_rates, "weight decay": self.weight_decays}.items():
+            if not values:
+                raise ProtocolError(f"no {name} is named; expected one or more")
         for value in self.learning_rates:
             if not 0 < value < math.inf:
                 raise ProtocolError(f"learning rate is {value:g}; expected more than 0")

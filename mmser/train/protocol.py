@@ -61,6 +61,7 @@ def make_folds(
     labels: Sequence[str] | None = None,
     *,
     hold_out: HoldOut | None = None,
+    column: str = "fold",
 ) -> list[Fold]:
     """Leave one value of a column out: each value is test once, the next one is dev, the rest trains.
 
@@ -72,6 +73,7 @@ def make_folds(
         speakers: each utterance's speaker, "" where not known; None: nobody's is known.
         labels: each utterance's label, "" where it has none; None: no labels to check (ratings).
         hold_out: how to draw dev speakers from the training part; None: the next value is dev.
+        column: what messages call the column.
 
     Raises:
         ProtocolError: fewer than 3 values (2 with ``hold_out``); fewer than 2 speakers to draw from; an utterance
@@ -82,12 +84,12 @@ def make_folds(
     [('s1', [2], [1, 3], [0]), ('s2', [0], [2], [1, 3]), ('s10', [1, 3], [0], [2])]
     """
     values = np.asarray(fold_values, dtype=str)
-    _check_filled(values, "fold")
+    _check_filled(values, column)
     names = sorted(set(values.tolist()), key=_natural)
     if len(names) < (3 if hold_out is None else 2):
         takes = "one for dev takes at least 3" if hold_out is None else "training on another takes at least 2"
         raise ProtocolError(
-            f"the fold column has {len(names)} different values ({', '.join(names)}); leaving one out for test and "
+            f"the {column} column has {len(names)} different values ({', '.join(names)}); leaving one out for test and "
             f"{takes}: choose another column, or give a split column"
         )
     if labels is not None:
@@ -206,7 +208,9 @@ def _fold(
 def _check_filled(values: NDArray[np.str_], column: str) -> None:
     empty = int((values == "").sum())
     if empty or not len(values):
-        raise ProtocolError(f"{empty} of {len(values)} utterances have no value in the {column} column")
+        raise ProtocolError(
+            f"{empty} of {len(values)} utterances have no value in the {column} column; fill it, or choose another"
+        )
 
 
 def _check_speakers(fold: Fold, speakers: NDArray[np.str_]) -> None:
