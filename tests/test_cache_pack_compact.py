@@ -85,7 +85,7 @@ def test_every_command_reads_a_packed_cache(cache: Path, tmp_path: Path) -> None
     experiment = Experiment(
         head="speech-probe", granularity="word", folds="session", seeds=1, training=Training(epochs=2), device="cpu"
     )
-    one, other = (train_head(path, experiment, tmp_path / path.stem) for path in (cache, out))
+    one, other = (train_head(path, experiment, tmp_path / "runs" / path.stem) for path in (cache, out))
     assert (one.folder / "predictions.csv").read_bytes() == (other.folder / "predictions.csv").read_bytes()
     for asked in (["compact", out], ["pack", out, "--out", tmp_path / "two.h5"]):
         result = mmser("cache", *asked)

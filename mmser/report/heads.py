@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
 from mmser.report.read import Row
-from mmser.train.stored import BOTH_ANEW, HEAD_ANEW, read_head_config
+from mmser.train.compare import BOTH_ANEW
+from mmser.train.stored import HEAD_ANEW, read_head_config
 
 _LOGITS = "mix.logits"
 """Where :class:`~mmser.heads.layers.LayerMix` keeps its weights before their softmax."""

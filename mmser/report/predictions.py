@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from mmser.errors import ProtocolError
-from mmser.train.compare import read_predictions
-from mmser.train.stored import BOTH_ANEW, read_results
+from mmser.train.compare import BOTH_ANEW, read_predictions
+from mmser.train.stored import read_results
 
 
 def check_predictions(folder: Path, summary: Mapping[str, Any]) -> None:

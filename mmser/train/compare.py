@@ -20,6 +20,10 @@ from mmser.train.results import clusters
 _TEXT = {"utterance_id": str, "speaker": str, "truth": str, "prediction": str, "fold": str, "head": str}
 
 
+BOTH_ANEW = "delete the run's summary.json and run the same command again, which writes both anew"
+"""What to do about a table that is damaged."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """Two heads on the utterances that both were tested on."""
@@ -185,12 +189,11 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 
 
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    try:
-        return pd.to_numeric(column).astype(float)
-    except ValueError as error:
-        raise ProtocolError(
-            f"{path}: column {column.name!r} holds {error}; expected numbers: train the run again"
-        ) from error
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    strange = column[numbers.isna() & column.notna() & (column.astype(str) != "")]
+    if len(strange):
+        raise ProtocolError(f"{path}: {column.name} {strange.iloc[0]!r}, expected a number; {BOTH_ANEW}")
+    return numbers
 
 
 def _figures(

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from mmser.errors import ProtocolError
-from mmser.train.compare import is_run, read_json
+from mmser.train.compare import BOTH_ANEW, is_run, read_json
 from mmser.train.options import Experiment, Training
 from mmser.train.results import Line, RatingLine
 
@@ -49,9 +49,6 @@ _HEAD = {"history": tuple[_Epoch, ...], "best_epoch": int}
 
 # An ablation takes a cell that has all its files for finished, so the same command alone would not do.
 _ANEW = "delete it and run the same command again, which writes it anew from the heads that are there"
-BOTH_ANEW = "delete the run's summary.json and run the same command again, which writes both anew"
-"""What to do about a table that is damaged."""
-
 HEAD_ANEW = "delete this head's folder and the run's summary.json and run the same command again, which trains it anew"
 """What to do about a head's file that is damaged."""
 
