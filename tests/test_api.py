@@ -387,3 +387,14 @@ def test_the_page_on_notebooks_is_true(tmp_path: Path, monkeypatch: pytest.Monke
     outcome = doctest.testfile(str(page), module_relative=False)
     assert outcome.attempted > 35
     assert outcome.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("summary.json", "lacks 'lines'"), ("config.json", "lacks 'experiment'")]
+)
+def test_a_damaged_file_of_a_run_is_named(runs: Runs, tmp_path: Path, file: str, message: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs.folder, folder)
+    (folder / file).write_text("{}")
+    with pytest.raises(ProtocolError, match=f"{file}: .*{message}"):
+        Runs(folder)

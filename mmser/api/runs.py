@@ -12,8 +12,9 @@ from mmser.api.figures import confusion_figure, layers_figure
 from mmser.heads import Head
 from mmser.show import counted
 from mmser.train.compare import compare as compare_folders
-from mmser.train.compare import read_json, read_predictions
+from mmser.train.compare import read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
+from mmser.train.stored import read_config, read_oracle, read_summary
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -29,11 +30,11 @@ class Runs:
         """Open a run folder.
 
         Raises:
-            ProtocolError: it is not there, or its training has not ended.
+            ProtocolError: it is not there, its training has not ended, or a file of it is damaged.
         """
         self.folder = Path(folder)
-        self._summary = read_json(self.folder / "summary.json")
-        self.experiment: dict[str, Any] = read_json(self.folder / "config.json")["experiment"]
+        self._summary = read_summary(self.folder)
+        self.experiment: dict[str, Any] = read_config(self.folder)["experiment"]
         """What was asked for: the fields of :class:`~mmser.train.options.Experiment`."""
         self.labels: list[str] = self._summary["labels"]
         self.lines: list[Line] = [line_of(own) for own in self._summary["lines"]]
@@ -53,7 +54,7 @@ class Runs:
 
     def _read_oracle(self) -> pd.DataFrame:
         path = self.folder / "oracle.json"
-        stored = read_json(path) if path.exists() else {"lines": [], "rating_lines": []}
+        stored = read_oracle(self.folder) if path.exists() else {"lines": [], "rating_lines": []}
         # A late fusion that is fitted has no oracle; its members, which come before it, have.
         rows = [
             (honest.head, "UA", leaking.ua, leaking.ua - honest.ua)
