@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
-from small_cache import TEXT, edit_manifest, make_rows, write_cache
+from small_cache import SPEAKERS, TEXT, edit_manifest, make_rows, write_cache
 from small_corpus import mmser
 
 from mmser.ablate.estimate import Estimates, clock_of
@@ -357,7 +357,7 @@ def test_a_damaged_record_is_said(cache: Path, tmp_path: Path, text: str) -> Non
             ("epochs = 4", "epochs = 5"),
             "cell '0-learning_rate0.03' was trained otherwise: training.epochs was 4, now 5",
         ),
-        (("seeds = 2", "seeds = 3"), "cell 'speech-more-seeds' was trained otherwise: seeds was 2, now 3"),
+        (("seeds = 2", "seeds = 1"), "cell 'speech-more-seeds' was trained otherwise: seeds was 2, now 1"),
     ],
 )
 def test_a_cell_is_never_trained_under_another_name(
@@ -377,6 +377,24 @@ def test_an_ablation_of_another_cache_is_refused(
     shutil.copytree(undisturbed[1].folder, folder)
     with pytest.raises(ProtocolError, match="holds an ablation of cache 'toy', not 'other'"):
         run(write_cache(tmp_path / "other"), GRID, folder)
+
+
+def test_seeds_may_be_added(cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[1].folder, folder)
+    more = GRID.replace("seeds = 2", "seeds = 3")
+    plan = plan_ablation(cache, read_grid(more, "my.toml"), folder)
+    assert (folder / "cells" / "speech-more-seeds" / "summary.json").exists()  # to plan changes nothing
+    assert [[cell.name for cell in group.cells] for group in plan.groups] == [["speech-more-seeds"]]
+    assert sum(group.num_heads for group in plan.groups) == len(SPEAKERS)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/heads/*/model.safetensors")}
+    _, done = run(cache, more, folder)
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is trained again
+    assert len(list(folder.glob("cells/*/heads/*/model.safetensors"))) == len(before) + len(SPEAKERS)
+    numbers = {line.head: line.num_runs for line in done.lines}
+    assert (numbers["speech, more seeds"], done.failures) == (3 * len(SPEAKERS), {})
+    _, fresh = run(cache, more, tmp_path / "fresh")
+    assert_same_run(*(of.folder / "cells" / "speech-more-seeds" for of in (done, fresh)))
 
 
 def test_cells_may_be_added(cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path) -> None:

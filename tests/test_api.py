@@ -66,8 +66,8 @@ def test_it_is_the_command(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert same == json.loads((made.folder / "summary.json").read_text())
     again = train_head("toy", "speech-probe", layer=9, hidden=4, **QUICK | {"quiet": False})
     assert (capsys.readouterr().err, repr(again)) == ("", "Runs('runs/toy/speech-probe-word-9')")  # all was there
-    with pytest.raises(ProtocolError, match="holds another experiment: seeds was 1, now 2"):
-        train_head("toy", "speech-probe", layer=9, seeds=2, hidden=4, **QUICK)
+    with pytest.raises(ProtocolError, match="holds another experiment: normalise was 'global', now 'none'"):
+        train_head("toy", "speech-probe", layer=9, normalise="none", hidden=4, **QUICK)
 
 
 def test_keywords_become_an_experiment() -> None:

@@ -422,9 +422,10 @@ def test_an_interruption_is_no_error_and_the_same_command_goes_on(
 def test_another_experiment_in_the_same_folder(cache: Path, inside: Path) -> None:
     command = ("train-head", cache, "--head", "speech-probe", *QUICK)
     assert mmser(*command).exit_code == 0
-    result = mmser(*command, "--seeds", 2)
+    result = mmser(*command, "--normalise", "none")
     assert result.exit_code == 1
-    assert "speech-probe-word-mix holds another experiment: seeds was 1, now 2. Give another --out" in result.stderr
+    assert "speech-probe-word-mix holds another experiment: normalise was 'global', now 'none'" in result.stderr
+    assert "Give another --out" in result.stderr
 
 
 # the demo

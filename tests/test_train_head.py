@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from small_cache import (
 from mmser.errors import MmserError, ProtocolError
 from mmser.heads.batch import Batch, Sequence
 from mmser.heads.store import load_head
+from mmser.train.folder import TABLES
 from mmser.train.options import Experiment, Training
 from mmser.train.run import Result, train_head
 from mmser.train.table import Table
@@ -379,7 +381,7 @@ def test_a_damaged_head_is_named(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": 2}, r"seeds was 1, now 2\. Give another --out"),
+        ({"seeds": 2, "learning_rate": 0.01}, r"learning_rate was 0\.03, now 0\.01\. Give another"),
         ({"learning_rate": 0.01, "layer": "9"}, "layer was 'mix', now '9'; learning_rate was 0.03, now 0.01"),
         ({"training": replace(SHORT, epochs=7)}, "training.epochs was 6, now 7"),
         ({"settings": {"hidden": 4, "dropout": 0.1}}, "settings.dropout was None, now 0.1"),
@@ -391,6 +393,49 @@ def test_another_experiment_is_refused(cache: Path, tmp_path: Path, changes: dic
     with pytest.raises(ProtocolError, match=f"run holds another experiment: {message}"):
         train_head(cache, replace(PROBE, **changes), tmp_path / "run")
     assert heads(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("few", [PROBE, replace(FUSION, seeds=1, fusion="svm")], ids=["head", "fusion"])
+def test_seeds_are_added_to_those_that_are_there(cache: Path, tmp_path: Path, few: Experiment) -> None:
+    many, folder = replace(few, seeds=3), tmp_path / "run"
+    train_head(cache, few, folder)
+    before = heads(folder)
+    train_head(cache, many, folder)
+    assert before.items() <= heads(folder).items()  # nothing is trained again
+    fresh = train_head(cache, many, tmp_path / "fresh").folder
+    assert set(heads(folder)) == set(heads(fresh))
+    assert (folder / "config.json").read_text() == (fresh / "config.json").read_text()
+    ours, theirs = predictions(folder), predictions(fresh)
+    assert ours.drop(columns=[*SHARES, "prediction"]).equals(theirs.drop(columns=[*SHARES, "prediction"]))
+    np.testing.assert_allclose(ours[SHARES], theirs[SHARES], atol=1e-4)
+    with pytest.raises(ProtocolError, match=r"run holds another experiment: seeds was 3, now 1\."):
+        train_head(cache, few, folder)
+
+
+def test_until_added_seeds_are_trained_there_are_no_tables(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures of fewer seeds are not those of the experiment that the folder says it holds."""
+    few = replace(PROBE, report_oracle=True)
+    many, folder = replace(few, seeds=2), train_head(cache, few, tmp_path / "run").folder
+    tables = [folder / name for name in (*TABLES, "oracle.json")]
+    assert all(path.exists() for path in tables)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmser.train.once.train", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_head(cache, many, folder)
+    assert not any(path.exists() for path in tables)
+    assert json.loads((folder / "config.json").read_text())["experiment"]["seeds"] == 2
+    result = train_head(cache, many, folder)
+    assert [line.num_runs for line in (*result.lines, *result.oracle_lines)] == [2 * len(SPEAKERS)] * 2
+    assert all(path.exists() for path in tables)
+
+
+def test_seeds_are_not_added_where_a_layer_is_trained_on_what_members_say(cache: Path, tmp_path: Path) -> None:
+    concat = replace(FUSION, seeds=1, fusion="concat")
+    train_head(cache, concat, tmp_path / "run")
+    with pytest.raises(ProtocolError, match=r"run holds another experiment: seeds was 1, now 2\."):
+        train_head(cache, replace(concat, seeds=2), tmp_path / "run")
 
 
 def test_less_memory_is_the_same_experiment(cache: Path, tmp_path: Path) -> None:

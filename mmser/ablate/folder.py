@@ -20,10 +20,9 @@ import pandas as pd
 
 from mmser.ablate.grid import Cell, Grid
 from mmser.cache.schema import MANIFEST_FILE
-from mmser.cache.writer import difference
 from mmser.errors import ProtocolError
 from mmser.train.compare import read_json
-from mmser.train.folder import is_whole, write_csv, write_json, write_text
+from mmser.train.folder import changes, is_whole, write_csv, write_json, write_text
 from mmser.train.members import settled_like
 
 FORMAT = 1
@@ -67,7 +66,7 @@ def check_same(folder: Path, grid: Grid, cache: Path) -> None:
         begun = any((cell_folder(folder, cell.name) / "heads").glob("*/config.json"))
         if not begun or cell.name not in before:
             continue
-        changed = difference(settled_like(before[cell.name], cell.experiment), _as_json(cell.experiment))
+        changed = changes(settled_like(before[cell.name], cell.experiment), _as_json(cell.experiment))
         if changed:
             raise ProtocolError(
                 f"{folder}: cell {cell.name!r} was trained otherwise: {'; '.join(changed)}. Give another --out, or "

@@ -10,7 +10,7 @@ from mmser.ablate.grid import Cell, Grid
 from mmser.cache import Cache
 from mmser.errors import MmserError
 from mmser.train.features import resident_bytes
-from mmser.train.folder import TABLES, is_whole, settle_folder
+from mmser.train.folder import TABLES, is_settled, is_whole
 from mmser.train.members import FUSIONS
 from mmser.train.options import TOKEN, Experiment
 from mmser.train.plan import Run
@@ -98,14 +98,15 @@ def _prepared(cache: Cache, cells: Sequence[Cell], failures: dict[str, str]) -> 
 
 
 def _is_finished(cache: Cache, own: Prepared, folder: Path, failures: dict[str, str], cell: Cell) -> bool:
-    """Whether a cell has all its tables and heads, of these very states and rows; if of others, it has failed.
+    """Whether a cell has all its tables, heads and seeds, of these very states and rows; if of others, it has failed.
 
     One that lacks some is trained again: that finds what is there, and makes what is missing.
     """
     if not (folder / "summary.json").exists():
         return False
     try:
-        settle_folder(folder, own.experiment, cache, own.sources, own.chosen)
+        if not is_settled(folder, own.experiment, cache, own.sources, own.chosen):
+            return False
     except MmserError as error:
         failures[cell.name] = str(error)
         return False

@@ -107,7 +107,7 @@ def show(folder: Path, output: Output) -> None:
 
     summary, config = read_summary(folder), read_config(folder)
     experiment = config["experiment"]
-    command = command_of(experiment, Path("cache", config["cache"]))
+    command = command_of(experiment, Path("cache", config["cache"]), folder)
     leaks = experiment.get("report_oracle") and (folder / "oracle.json").exists()
     oracle = {"oracle": read_oracle(folder)} if leaks else {}
     output.give(

@@ -34,7 +34,7 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.heads.store import load_head
 from mmser.train.choose import Chosen
 from mmser.train.features import Sources
-from mmser.train.members import settled_like
+from mmser.train.members import FUSIONS, settled_like
 from mmser.train.options import Experiment
 from mmser.train.plan import Epoch, Run, Trained
 
@@ -68,13 +68,44 @@ def locked(folder: Path) -> Iterator[None]:
 def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> None:
     """Make the run folder, or make sure that what it holds is of this very experiment on these very states and rows.
 
-    A folder without a finished head and without tables holds nothing that could be mixed up. The experiment is a
-    settled one (:func:`mmser.train.members.settled`).
+    A folder without a finished head and without tables holds nothing that could be mixed up. Heads of fewer seeds are
+    part of the experiment: they stay, and the tables, which are of all seeds or of none, are to be made anew. The
+    experiment is a settled one (:func:`mmser.train.members.settled`).
 
     Raises:
         ProtocolError: its heads or tables are of another experiment, the cache has changed since (says what), or it is
             no run folder.
     """
+    if is_settled(folder, experiment, cache, sources, chosen):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*TABLES, "oracle.json"):  # before the config: tables of fewer seeds than it names would pass for whole
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / "config.json", _config_of(experiment, cache, sources, chosen))
+
+
+def is_settled(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> bool:
+    """Whether the folder is of this very experiment already; not if it holds nothing yet, or fewer seeds.
+
+    Raises:
+        ProtocolError: as :func:`settle_folder`, which this is without a change to the folder.
+    """
+    path = folder / "config.json"
+    check_run_folder(folder)
+    begun = any(folder.glob("heads/*/config.json")) or any((folder / name).exists() for name in TABLES)
+    if not begun or not path.exists():
+        return False
+    stored, asked = _read(path), _config_of(experiment, cache, sources, chosen)
+    changed = _differences(stored, asked, experiment)
+    if changed:
+        raise ProtocolError(
+            f"{folder} holds another experiment: {'; '.join(changed)}. Give another --out, or delete the folder"
+        )
+    return bool(stored["experiment"].get("seeds") == experiment.seeds)
+
+
+def _config_of(experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> dict[str, Any]:
+    """What ``config.json`` says."""
     config = {
         "experiment": asdict(experiment),
         "cache": cache.path.name,
@@ -83,19 +114,7 @@ def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: S
         "rows": chosen.digests(),
         "streams": streams_of(sources),
     }
-    config = json.loads(json.dumps(config))
-    path = folder / "config.json"
-    check_run_folder(folder)
-    begun = any(folder.glob("heads/*/config.json")) or any((folder / name).exists() for name in TABLES)
-    if begun and path.exists():
-        changed = _differences(_read(path), config, experiment)
-        if changed:
-            raise ProtocolError(
-                f"{folder} holds another experiment: {'; '.join(changed)}. Give another --out, or delete the folder"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
+    return dict(json.loads(json.dumps(config)))
 
 
 def check_run_folder(folder: Path) -> None:
@@ -134,8 +153,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], experiment: Experiment) -> list[str]:
     was = stored.get("experiment", {})
-    was = settled_like(was, experiment) if isinstance(was, dict) else was
-    phrases = difference(_apart_from_memory(was), _apart_from_memory(asked["experiment"]))
+    phrases = changes(settled_like(was, experiment) if isinstance(was, dict) else was, asked["experiment"])
     phrases += difference(stored.get("cache"), asked["cache"], "cache")
     if not phrases:  # other streams and rows follow from other settings
         was, now = stored.get("shards", {}), asked["shards"]
@@ -145,8 +163,19 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], experiment
     return phrases
 
 
+def changes(was: Any, now: Mapping[str, Any]) -> list[str]:
+    """What keeps the heads of one experiment from being part of another, a phrase each; both as JSON has them.
+
+    How much memory may be taken changes no weight. Of more seeds those that are there are the first, but not where a
+    layer is trained on what members say: over more seeds, dev may choose other members.
+    """
+    may_grow = now["head"] not in FUSIONS or now["fusion"] != "concat"
+    if may_grow and isinstance(was, Mapping) and type(was.get("seeds")) is int and was["seeds"] < now["seeds"]:
+        was = {**was, "seeds": now["seeds"]}
+    return difference(_apart_from_memory(was), _apart_from_memory(now))
+
+
 def _apart_from_memory(experiment: Any) -> Any:
-    """An experiment but for how many runs train at once, which changes no weight: with less memory it may go on."""
     if not isinstance(experiment, Mapping) or not isinstance(experiment.get("training"), Mapping):
         return experiment
     return {**experiment, "training": {k: v for k, v in experiment["training"].items() if k != "memory_gb"}}
