@@ -103,6 +103,27 @@ def test_a_run_that_is_alone_occupies_what_is_counted(tmp_path: Path, monkeypatc
     assert 0.8 * counted < alone - copies < 1.15 * counted
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_what_dev_rows_occupy_is_counted_where_they_are_the_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = np.full(NUM, 2)
+    lengths[some_runs(1, 1, 0)[0].dev_rows] = 60
+    stream = Packed(torch.randn(1, int(lengths.sum()), DIM), torch.tensor([0, *np.cumsum(lengths)]))
+    table = Table(tuple(map(str, range(NUM))), {"word": stream}, stream)
+    build, targets = a_build("coattention", width=16, heads=2), Targets.of_classes(torch.arange(NUM) % 3, 3)
+    monkeypatch.setattr(engine, "max_stacked", lambda *_: 100)
+    # Of seeds of one fold, which share the dev rows.
+    few, many = (
+        allocated(
+            lambda number=number: train(table, targets, build, some_runs(number, 1, 0), TRAINING),
+            tmp_path / f"{number}.json",
+        )
+        for number in (2, 5)
+    )
+    assert 0.5 < (many - few) / 3 / bytes_of_a_run(table, build(), some_runs(5, 1, 0), TRAINING) < 1.15
+
+
 @pytest.mark.parametrize(("cores", "processes"), [(1, 1), (2, 3), (3, 4)])
 def test_what_runs_occupy_and_every_process_fits_the_budget(
     cores: int, processes: int, threads: Callable[[int], None]

@@ -445,6 +445,22 @@ def test_less_memory_is_the_same_experiment(cache: Path, tmp_path: Path) -> None
     assert heads(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize(("normalise", "same"), [("global", True), ("speaker", False)])
+def test_what_a_head_is_made_of_names_the_speakers_where_they_sway_it(
+    tmp_path: Path, normalise: str, same: bool
+) -> None:
+    """Else a head would be lent to one whose features were standardised over other speakers' recordings."""
+    rows = make_rows()
+    swapped = rows.assign(speaker=rows["speaker"].replace({"s1": "s2", "s2": "s1"}).where(rows["label"] == "sad"))
+    swapped["speaker"] = swapped["speaker"].fillna(rows["speaker"])  # both train: folds and rows stay
+    experiment = replace(PROBE, folds="split", test_split="Test1", layer="9", normalise=normalise)
+    made_of = []
+    for name, own in (("before", rows), ("after", swapped)):
+        train_head(write_cache(tmp_path / "toy" / name, own), experiment, tmp_path / name)
+        made_of.append(head_config(tmp_path / name, "speech-probe-fold0-seed0")["made_of"])
+    assert (made_of[0] == made_of[1]) == same
+
+
 def swap_speakers(table: pd.DataFrame) -> None:
     table["speaker"] = table["speaker"].map(dict(zip(SPEAKERS, SPEAKERS[::-1], strict=True)))
 
