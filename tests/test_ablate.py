@@ -397,6 +397,13 @@ def test_seeds_may_be_added(cache: Path, undisturbed: tuple[Plan, Ablation], tmp
     assert_same_run(*(of.folder / "cells" / "speech-more-seeds" for of in (done, fresh)))
 
 
+def test_less_memory_is_the_same_table(cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[1].folder, folder)
+    plan, done = run(cache, GRID.replace("[base]", "[base]\nmemory_gb = 0.001"), folder)
+    assert (plan.groups, done.failures, len(plan.finished)) == ([], {}, len(a_grid().cells))
+
+
 def test_cells_may_be_added(cache: Path, undisturbed: tuple[Plan, Ablation], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(undisturbed[1].folder, folder)
