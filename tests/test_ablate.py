@@ -153,6 +153,13 @@ def test_settings_may_be_written_as_text(cache: Path, undisturbed: tuple[Plan, A
     assert run(cache, GRID, folder)[0].groups == []
 
 
+def test_the_plan_counts_the_layer_of_a_fusion_for_each_rate(cache: Path, tmp_path: Path) -> None:
+    text = '[[row]]\nname = "both"\nhead = "late-fusion"\nfusion = "concat"\nlearning_rate = [0.1, 0.01]\n'
+    plan, done = run(cache, "[base]\nepochs = 1\n" + text, tmp_path / "runs")
+    heads = list((done.folder / "cells").glob("*/heads/*"))
+    assert [group.num_heads for group in plan.groups] == [len(heads)] == [3 * 2 * len(SPEAKERS)]
+
+
 def test_the_plan_counts_heads_once(undisturbed: tuple[Plan, Ablation]) -> None:
     plan, done = undisturbed
     assert [(group.num_heads, group.num_copied) for group in plan.groups] == [(36, 0), (6, 0), (6, 0), (0, 12), (6, 12)]

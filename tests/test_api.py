@@ -231,6 +231,14 @@ def test_tables_are_the_files_and_agree(runs: Runs) -> None:
     assert runs.experiment["members"] == ["speech-probe", "coattention"]
 
 
+def test_a_fold_may_be_called_na(runs: Runs, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs.folder, tmp_path / "run")
+    table = runs.to_pandas()
+    first, *others = table["fold"].unique()
+    table.assign(fold=table["fold"].replace(first, "NA")).to_csv(folder / "results.csv", index=False)
+    assert set(Runs(folder).to_pandas()["fold"]) == {"NA", *others}
+
+
 def test_ratings_have_their_own_rows(root: Path) -> None:
     options = {"task": "both", "dimensions": "valence", "layer": 9, "hidden": 4}
     both = train_head(root / "toy", "speech-probe", out=root / "runs" / "both", **options, **QUICK)

@@ -285,6 +285,9 @@ def test_missing_recordings_and_alignments_are_said_and_no_error(toy: Cache, tmp
         assert looks["speech"]["word"][0] == ["word 1", None, None]
         assert looks["speech"]["frame"][0][0] == "0.01 s"
         assert looks["tokens"][:1] == ["token 1"], "the toy has no transcripts"
+    trials.drop(columns="tested").to_csv(tmp_path / "run" / "trials.csv", index=False)
+    with pytest.raises(ProtocolError, match=r"run/trials\.csv: no column 'tested'"):
+        write_explorer([tmp_path / "run"], toy, tmp_path / "explorer.html", limit=9)
 
 
 def test_speech_normalised_per_speaker_is_so_by_all_that_the_run_knew(toy: Cache, tmp_path: Path) -> None:

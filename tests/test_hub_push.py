@@ -1,6 +1,7 @@
 """``mmser hub push``: which files go up, what the card says, and what the hub's refusals become. No network."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sklearn.metrics import balanced_accuracy_score
 from small_cache import make_rows, write_cache
 from small_corpus import mmser
 
-from mmser.errors import MmserError
+from mmser.errors import MmserError, ProtocolError
 from mmser.heads import Head
 from mmser.publish.card import code
 from mmser.publish.hub import FILES, push, write_repository
@@ -46,6 +47,22 @@ def card_in(folder: Path) -> tuple[dict[str, Any], str]:
     """The YAML of a card, and its text."""
     _, metadata, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     return yaml.safe_load(metadata), text
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", '{"experiment": []}', r"config\.json: it lacks 'cache'"),
+        ("summary.json", "{}", r"summary\.json: it lacks 'lines'"),
+        ("results.csv", "head,fold,seed\n", r"results\.csv: no column 'learning_rate'"),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_named(run: Path, tmp_path: Path, file: str, text: str, message: str) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / file).write_text(text)
+    with pytest.raises(ProtocolError, match=f"run/{message}"):
+        write_repository(folder / "heads" / NAME, "me/head", tmp_path / "made")
+    assert not (tmp_path / "made" / "README.md").exists()
 
 
 class StandInApi:

@@ -1,5 +1,6 @@
 """Late fusions of a whole experiment: what each is made from, and that nothing of the test part gets in."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from small_cache import LABELS, SPEAKERS, TEXT, edit_manifest, make_rows, num_words, toy_states, write_cache
 
 from mmser.cache import Cache, Column, StreamWriter
-from mmser.errors import ProtocolError
+from mmser.errors import MmserError, ProtocolError
 from mmser.heads.batch import Batch, Sequence
 from mmser.heads.store import load_head
 from mmser.train.fusion import fit_fusion, load_fusion
@@ -99,6 +100,28 @@ def test_a_fusion_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) 
     train_head(cache, experiment, tmp_path / "run")
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "heads").rglob("*")}
     pd.testing.assert_frame_equal(read(tmp_path / "run", "late-fusion"), before)
+
+
+def test_a_layer_on_other_members_is_not_taken_for_this_one(cache: Path, tmp_path: Path) -> None:
+    """It may have learnt from what this one is tested on, or read features of other weights."""
+    experiment = replace(FUSION, fusion="concat")
+    heads = train_head(cache, experiment, tmp_path / "run").folder / "heads"
+    shutil.copytree(heads / "late-fusion-fold1-seed0", heads / "late-fusion-fold0-seed0", dirs_exist_ok=True)
+    with pytest.raises(MmserError, match=r"late-fusion-fold0-seed0 holds another run's head, which may have learnt"):
+        train_head(cache, experiment, tmp_path / "run")
+
+
+def test_a_layer_of_an_older_version_is_read(cache: Path, tmp_path: Path) -> None:
+    """Those did not say what they were made of."""
+    experiment = replace(FUSION, fusion="concat")
+    first = train_head(cache, experiment, tmp_path / "run")
+    path = first.folder / "heads" / "late-fusion-fold0-seed0" / "config.json"
+    config = json.loads(path.read_text())
+    del config["made_of"]
+    path.write_text(json.dumps(config))
+    before = path.read_bytes()
+    assert train_head(cache, experiment, tmp_path / "run").lines == first.lines
+    assert path.read_bytes() == before
 
 
 def test_a_rule_belongs_to_a_late_fusion(cache: Path, tmp_path: Path) -> None:

@@ -242,6 +242,11 @@ def test_the_mean_of_a_run_is_that_of_its_heads(coattention: Path) -> None:
 def test_runs_that_cannot_be_asked_are_refused(probe: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match=r"--fold s1: .* is one head"):
         open_ensemble(probe / "heads" / "speech-probe-fold0-seed0", fold="s1")
+    damaged = shutil.copytree(probe, tmp_path / "damaged")
+    (damaged / "config.json").write_text('{"experiment": []}')
+    with pytest.raises(ProtocolError, match=r"damaged/config\.json: it lacks 'cache'; delete it and run"):
+        open_ensemble(damaged)
+    shutil.rmtree(damaged)
     fused = replace(PROBE, head="late-fusion", granularity="word", fusion="concat")
     with pytest.raises(ProtocolError, match="fuses its heads by concat"):
         open_ensemble(train_head(cache, fused, tmp_path / "fused").folder)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -420,14 +421,19 @@ def test_predictions_that_are_not_those_of_the_summary_are_refused(
     [
         (None, "no such file"),
         ("", "not readable as CSV"),
-        ("head,fold,seed\n", "no column 'num_test', which mmser train-head writes"),
+        ("head,fold,seed\n", "no column 'learning_rate', which mmser train-head writes"),
+        (lambda stored: re.sub("(?m)^(.*?),0,", r"\1,x,", stored), "not every seed is a number"),
     ],
 )
-def test_damaged_results_are_said(ablation: Path, tmp_path: Path, text: str | None, message: str) -> None:
+def test_damaged_results_are_said(
+    ablation: Path, tmp_path: Path, text: str | Callable[[str], str] | None, message: str
+) -> None:
     folder = shutil.copytree(ablation / "cells" / "one-seed", tmp_path / "run")
-    (folder / "results.csv").unlink()
-    if text is not None:
-        (folder / "results.csv").write_text(text)
+    path = folder / "results.csv"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text if isinstance(text, str) else text(path.read_text()))
     with pytest.raises(ProtocolError, match=rf"results\.csv: {message}.*; delete the run's summary\.json and"):
         write_report(folder)
 

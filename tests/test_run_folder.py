@@ -15,7 +15,7 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.predict.ensemble import open_ensemble
 from mmser.train.folder import HEAD_FILES, TABLES
 from mmser.train.options import Experiment, Training
-from mmser.train.run import train_head
+from mmser.train.run import train_head, train_heads
 
 PROBE = Experiment(
     head="speech-probe", settings={"hidden": 4}, learning_rate=0.03, training=Training(epochs=2, batch_size=16)
@@ -50,6 +50,15 @@ def test_what_is_left_of_a_run_keeps_another_out(cache: Path, run: Path, lost: s
     with pytest.raises(ProtocolError, match=r"run holds another experiment: head was 'speech-probe', now 'text-probe'"):
         train_head(cache, replace(PROBE, head="text-probe"), run)
     assert contents(run) == before
+
+
+def test_a_run_that_is_refused_costs_those_beside_it_nothing(cache: Path, run: Path, tmp_path: Path) -> None:
+    """One that is asked for more seeds has its tables made anew, but not before all may begin."""
+    other = train_head(cache, replace(PROBE, settings={"hidden": 8}), tmp_path / "other").folder
+    before = contents(tmp_path)
+    with pytest.raises(ProtocolError, match=r"other holds another experiment: settings\.hidden was 8, now 4"):
+        train_heads(cache, [replace(PROBE, seeds=2), PROBE], [run, other])
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("lost", ["heads", *TABLES, *(f"heads/speech-probe-fold1-seed0/{name}" for name in HEAD_FILES)])
@@ -96,9 +105,17 @@ def test_an_ablation_is_not_put_into_the_folder_of_a_run(cache: Path, run: Path,
         assert contents(folder) == before
 
 
-@pytest.mark.parametrize("lost", ["predictions.csv", "heads", "heads/text-probe-fold0-seed0/model.safetensors"])
-def test_a_cell_that_lacks_a_file_is_not_taken_for_finished(cache: Path, tmp_path: Path, lost: str) -> None:
-    (tmp_path / "grid.toml").write_text('[base]\nepochs = 1\n[[row]]\nname = "text"\nhead = "text-probe"\n')
+@pytest.mark.parametrize(
+    ("head", "lost"),
+    [
+        ("text-probe", "predictions.csv"),
+        ("text-probe", "heads"),
+        ("text-probe", "heads/text-probe-fold0-seed0/model.safetensors"),
+        ('late-fusion"\nfusion = "concat', "heads/late-fusion-fold1-seed0/model.safetensors"),
+    ],
+)
+def test_a_cell_that_lacks_a_file_is_not_taken_for_finished(cache: Path, tmp_path: Path, head: str, lost: str) -> None:
+    (tmp_path / "grid.toml").write_text(f'[base]\nepochs = 1\n[[row]]\nname = "text"\nhead = "{head}"\n')
     ablate = ("ablate", cache, tmp_path / "grid.toml", "--out", tmp_path / "runs")
     assert mmser(*ablate).exit_code == 0
     there = set(contents(tmp_path / "runs"))

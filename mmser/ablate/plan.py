@@ -11,7 +11,7 @@ from mmser.cache import Cache
 from mmser.errors import MmserError
 from mmser.train.features import resident_bytes
 from mmser.train.folder import TABLES, is_settled, is_whole
-from mmser.train.members import FUSIONS
+from mmser.train.late import names_of_own_layers
 from mmser.train.options import TOKEN, Experiment
 from mmser.train.plan import Run
 from mmser.train.prepare import Prepared, digests_of, prepare, runs_of, shape_of
@@ -110,8 +110,9 @@ def _is_finished(cache: Cache, own: Prepared, folder: Path, failures: dict[str, 
     except MmserError as error:
         failures[cell.name] = str(error)
         return False
-    runs = [run for number in range(len(own.members)) for run in runs_of(own, number, own.layers)[1]]
-    heads = [folder / "heads" / run.name for run in runs]
+    names = [run.name for number in range(len(own.members)) for run in runs_of(own, number, own.layers)[1]]
+    names += names_of_own_layers(own.experiment, len(own.chosen.folds))
+    heads = [folder / "heads" / name for name in names]
     return all((folder / name).exists() for name in TABLES) and all(is_whole(head) for head in heads)
 
 
@@ -133,10 +134,9 @@ def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], est
         if new:
             epochs += len(new) * experiment.training.epochs
             seconds += estimates.of(prepared, number, new)
-    if experiment.head in FUSIONS and experiment.fusion == "concat":
-        own_layers = sum(one.experiment.seeds * len(one.chosen.folds) for one in prepared)
-        num_heads += own_layers
-        epochs += own_layers * experiment.training.epochs
+    own_layers = sum(len(names_of_own_layers(one.experiment, len(one.chosen.folds))) for one in prepared)
+    num_heads += own_layers
+    epochs += own_layers * experiment.training.epochs
     chosen, sources = prepared[0].chosen, prepared[0].sources
     states = [*sources.speech, *([TOKEN] if sources.text is not None else [])]
     num_layers = len({layer for one in prepared for layer in one.layers})

@@ -14,7 +14,7 @@ from mmser.show import counted
 from mmser.train.compare import compare as compare_folders
 from mmser.train.compare import read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
-from mmser.train.stored import read_config, read_oracle, read_summary
+from mmser.train.stored import read_config, read_oracle, read_results, read_summary
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -80,7 +80,7 @@ class Runs:
 
     def to_pandas(self) -> pd.DataFrame:
         """The figures of every head, fold and seed: ``results.csv``."""
-        return pd.read_csv(self.folder / "results.csv", dtype={"head": str, "fold": str, "layer": str})
+        return read_results(self.folder)
 
     def predictions(self) -> pd.DataFrame:
         """Every test utterance of every head, fold and seed, with posteriors and ratings: ``predictions.csv``.

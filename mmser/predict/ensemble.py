@@ -12,7 +12,7 @@ from mmser.train.about import About, load_about
 from mmser.train.compare import read_json
 from mmser.train.grid import chosen_by_dev
 from mmser.train.members import FUSIONS
-from mmser.train.stored import read_results
+from mmser.train.stored import read_config, read_results
 
 _RUN = re.compile(r"(?P<member>.+)-fold(?P<fold>\d+)-seed\d+(-trial(?P<trial>\d+))?")
 """A head's folder, as :mod:`mmser.train.run` names it."""
@@ -87,7 +87,7 @@ def _tested(folder: Path, fold: str | None) -> list[Path]:
 def _check_run(folder: Path) -> None:
     if not (folder / "summary.json").exists():
         raise ProtocolError(f"{folder} is not finished: train it to its end first, or name one of its heads")
-    fusion = read_json(folder / "config.json").get("experiment", {}).get("fusion", "mean")
+    fusion = read_config(folder)["experiment"].get("fusion", "mean")
     if fusion != "mean":
         raise ProtocolError(
             f"{folder} fuses its heads by {fusion}, which is not stored for new recordings; name one head of it "

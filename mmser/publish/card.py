@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmser.publish.trained import TrainedHead
-from mmser.train.compare import read_json
+from mmser.train.stored import read_config, read_head_config, read_results, read_summary
 
 _PROTOCOL = ("protocol", "folds", "test_split", "dev", "seeds", "label", "soft", "missing", "normalise")
 """Of an experiment: who trained, selected and tested, and on what."""
@@ -33,14 +33,19 @@ def card_of(trained: TrainedHead, repo: str) -> str:
     Args:
         trained: the head; the figures are those of the run folder that it lies in, where it does.
         repo: ``OWNER/NAME``.
+
+    Raises:
+        ProtocolError: a file of the run folder is damaged (says which).
     """
     about, folder = trained.about, trained.folder.resolve().parent.parent
-    run, own, overall = None, [], []
+    run, fold, own, overall = None, None, [], []
     if (folder / "summary.json").exists():
-        asked, summary = read_json(folder / "config.json"), read_json(folder / "summary.json")
+        asked, summary = read_config(folder), read_summary(folder)
         settings = {name: asked["experiment"].get(name) for name in _PROTOCOL}
         run = {"cache": asked["cache"], "protocol": {name: value for name, value in settings.items() if value}}
-        own, overall = _own_figures(folder, trained), _overall_figures(summary, _part(trained))
+        stored = read_head_config(trained.folder)
+        fold, own = stored["fold"], _own_figures(folder, trained, stored)
+        overall = _overall_figures(summary, _part(trained))
     text = (
         _environment()
         .get_template("card.md.jinja")
@@ -54,7 +59,7 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             run=run,
             own=own,
             overall=overall,
-            fold=read_json(trained.folder / "config.json").get("fold"),
+            fold=fold,
             repo=repo,
             needs_text=about.needs_text,
         )
@@ -129,13 +134,12 @@ def _reads(trained: TrainedHead) -> dict[str, object]:
     return found | {f"option {name}": value for name, value in asdict(trained.head.options).items()}
 
 
-def _own_figures(folder: Path, trained: TrainedHead) -> list[dict[str, Any]]:
+def _own_figures(folder: Path, trained: TrainedHead, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What ``results.csv`` says of this very head; nothing where dev chose another setting."""
-    config = read_json(trained.folder / "config.json")
-    table = pd.read_csv(folder / "results.csv", dtype={"fold": str, "head": str}, keep_default_na=False, na_values=[""])
+    table = read_results(folder)
     same = (table["head"] == _part(trained)) & (table["fold"] == config["fold"]) & (table["seed"] == config["seed"])
     for name in ("learning_rate", "weight_decay"):
-        same &= (table[name] - config[name]).abs() <= 1e-5 * abs(config[name])
+        same &= np.isclose(table[name], np.float64(config[name]), rtol=1e-5, atol=0)  # the table has six digits
     rows = table[same & (table["best_epoch"] == config["best_epoch"])]
     if len(rows) != 1:
         return []

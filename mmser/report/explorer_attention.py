@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mmser.cache import Cache, Stream
@@ -22,6 +21,7 @@ from mmser.train.columns import stored_column
 from mmser.train.compare import read_json
 from mmser.train.features import Sources
 from mmser.train.once import Report
+from mmser.train.stored import read_trials
 from mmser.units import FrameGrid
 
 STEPS = 65535
@@ -36,7 +36,7 @@ Looks = dict[str, dict[str, Any]]
 
 def has_attention(answers: Answers) -> bool:
     """Whether the head can say where it looked."""
-    kinds = [HEADS.get(read_json(path / "config.json").get("kind", "")) for path in _stored(answers)[:1]]
+    kinds = [HEADS.get(str(read_json(path / "config.json").get("kind"))) for path in _stored(answers)[:1]]
     return any(kind is not None and hasattr(kind.module, "forward_with_attention") for kind in kinds)
 
 
@@ -75,9 +75,8 @@ def _head_of(answers: Answers, fold: str) -> Path:
         config = read_json(path / "config.json")
         if (config.get("fold"), config.get("seed")) == (fold, seed):
             found.append(path)
-    trials = answers.folder / "trials.csv"
-    if len(found) > 1 and trials.is_file():
-        table = pd.read_csv(trials, dtype={"head": str, "fold": str})
+    if len(found) > 1 and (answers.folder / "trials.csv").is_file():
+        table = read_trials(answers.folder)
         own = table[(table["head"] == answers.head) & (table["fold"] == fold) & (table["seed"] == seed)]
         # a run's trials are lines in the order of their numbers
         ending = f"-trial{own['tested'].to_numpy().argmax()}"

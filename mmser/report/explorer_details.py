@@ -11,8 +11,8 @@ from mmser.records import Utterance
 from mmser.report.explorer_answers import Answers
 from mmser.report.explorer_attention import attention_of, has_attention
 from mmser.report.explorer_sound import alignments_of, sound_of, tiers_of
-from mmser.train.compare import read_json
 from mmser.train.once import Report
+from mmser.train.stored import read_config
 
 MOST_ATTENDING = 3
 """Heads whose attention is kept, the best ones: each adds some 10 kB an utterance."""
@@ -50,7 +50,7 @@ def details_of(
 def _add_segments(heads: Sequence[Answers], cache: Cache, details: Details) -> list[str]:
     """Words, syllables and phones in time, and the length that the aligner heard."""
     folders = dict.fromkeys(one.folder for one in heads)
-    read = [name for folder in folders for name in read_json(folder / "config.json").get("shards", {})]
+    read = [name for folder in folders for name in read_config(folder)["shards"]]
     stream = alignments_of(cache, read)
     if stream is None:
         return ["The cache holds no alignment: no words, syllables and phones in time"]

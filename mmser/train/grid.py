@@ -33,6 +33,15 @@ def trials_of(experiment: Experiment, *, hears: bool) -> list[Trial]:
     return [Trial(rate, decay, *layer) for rate, decay, layer in cells]
 
 
+def run_name(head: str, fold: int, seed: int, trial: int, num_trials: int) -> str:
+    """What the run of a fold, seed and setting is called, all by number: a fold's own name comes from the user's table.
+
+    >>> run_name("coattention", 0, 2, 1, 6)
+    'coattention-fold0-seed2-trial1'
+    """
+    return f"{head}-fold{fold}-seed{seed}" + (f"-trial{trial}" if num_trials > 1 else "")
+
+
 class Scored(Protocol):
     """A run that was trained."""
 

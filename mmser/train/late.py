@@ -1,8 +1,11 @@
 """The late fusions of an experiment: fold by fold and seed by seed, from its members' answers or their features."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from mmser.heads.speech_probe import SpeechProbeOptions
 from mmser.train.crops import whole_batches
 from mmser.train.evaluate import by_length, outputs
 from mmser.train.fusion import Fusion, fit_fusion, save_fusion
-from mmser.train.grid import Trial, trials_of
+from mmser.train.grid import Trial, run_name, trials_of
 from mmser.train.members import FUSIONS
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
@@ -155,7 +158,7 @@ def concatenated(experiment: Experiment, members: Sequence[Tested]) -> Part:
     inputs = Inputs(speech_dim=table.speech["utterance"].values.shape[2], text_dim=0, granularities=("utterance",))
     options = SpeechProbeOptions(hidden=0)
     trials = trials_of(experiment, hears=False)
-    cells, runs = _layer_runs(experiment.head, members[0], trials)
+    cells, runs, digests = _layer_runs(experiment.head, members, trials)
     about = {name: first.about[name] for name in ("labels", "dimensions")}
     return Part(
         name=experiment.head,
@@ -167,7 +170,17 @@ def concatenated(experiment: Experiment, members: Sequence[Tested]) -> Part:
         trials=trials,
         cells=cells,
         runs=runs,
+        digests=digests,
     )
+
+
+def names_of_own_layers(experiment: Experiment, num_folds: int) -> list[str]:
+    """The runs that an experiment trains on what its members see: none but where it is a ``concat`` fusion."""
+    if experiment.head not in FUSIONS or experiment.fusion != "concat":
+        return []
+    num_trials = len(trials_of(experiment, hears=False))
+    numbered = product(range(num_folds), range(experiment.seeds), range(num_trials))
+    return [run_name(experiment.head, fold, seed, trial, num_trials) for fold, seed, trial in numbered]
 
 
 def _features_table(members: Sequence[Tested], batch_size: int) -> Table:
@@ -180,23 +193,32 @@ def _features_table(members: Sequence[Tested], batch_size: int) -> Table:
     return Table(first.part.table.ids, {"utterance": Packed(features, offsets)})
 
 
-def _layer_runs(name: str, member: Tested, trials: Sequence[Trial]) -> tuple[list[tuple[int, int]], list[Run]]:
-    """Fold and trial of each run of the fusion's own layer, and the run: rows and seed are the member's."""
-    cells, runs = [], []
+def _layer_runs(
+    name: str, members: Sequence[Tested], trials: Sequence[Trial]
+) -> tuple[list[tuple[int, int]], list[Run], list[str]]:
+    """Fold and trial of each run of the fusion's own layer; the run, of its members' rows and seeds; and its digest."""
+    first, made_of = members[0], [member.digests for member in members]
+    cells, runs, digests = [], [], []
     for trial_number, trial in enumerate(trials):
-        for place, (number, trained) in enumerate(zip(member.folds, member.trained, strict=True)):
+        for place, (number, trained) in enumerate(zip(first.folds, first.trained, strict=True)):
             cells.append((number, trial_number))
-            named = f"{name}-fold{number}-seed{trained.run.seed}"
             runs.append(
                 replace(
                     trained.run,
-                    name=named + (f"-trial{trial_number}" if len(trials) > 1 else ""),
+                    name=run_name(name, number, trained.run.seed, trial_number, len(trials)),
                     layer=place,
                     learning_rate=trial.learning_rate,
                     weight_decay=trial.weight_decay,
                 )
             )
-    return cells, runs
+            digests.append(_layer_digest([own[place] for own in made_of], trial))
+    return cells, runs, digests
+
+
+def _layer_digest(made_of: Sequence[str], trial: Trial) -> str:
+    """Of all that the layer's weights follow from: the members, which name rows, targets and seed, and its setting."""
+    told = json.dumps(["concat", list(made_of), trial.learning_rate, trial.weight_decay])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 @torch.no_grad()

@@ -90,14 +90,13 @@ def _sorted_out(
     done: list[dict[int, Trained]] = [{} for _ in parts]
     waiting: dict[str, list[tuple[int, int]]] = {}
     for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
-        for place, run in enumerate(part.runs):
-            digest = None if part.digests is None else part.digests[place]
+        for place, (run, digest) in enumerate(zip(part.runs, part.digests, strict=True)):
             trained = load_trained(folder, run, digest)
-            if trained is None and digest is not None and digest in lent:
+            if trained is None and digest in lent:
                 trained = trained_of(lent[digest], run, digest)
                 _save(part, place, trained, folder)
             if trained is None:
-                waiting.setdefault(digest or f"{number}/{place}", []).append((number, place))
+                waiting.setdefault(digest, []).append((number, place))
             else:
                 done[number][place] = trained
     return done, list(waiting.values())
@@ -134,12 +133,10 @@ def _save(part: Part, place: int, trained: Trained, folder: Path, log: EventLog 
 def _facts(part: Part, place: int, trained: Trained) -> dict[str, Any]:
     """What is kept beside a head; ratings are its outputs after the classes', times deviation, plus mean."""
     fold, run = part.folds[part.cells[place][0]], trained.run
-    facts = {**part.about, "fold": fold.name, "seed": run.seed, **facts_of(trained)}
+    facts = {**part.about, "fold": fold.name, "seed": run.seed, **facts_of(trained), "made_of": part.digests[place]}
     facts |= {"learning_rate": run.learning_rate, "weight_decay": run.weight_decay}
     layers, tried = part.about.get("speech_layers_of_encoder"), part.trials[part.cells[place][1]].layer
     if layers is not None and tried is not None:
         facts["speech_layers_of_encoder"] = [layers[tried]]
-    if part.digests is not None:
-        facts["made_of"] = part.digests[place]
     mean, deviation = part.targets.scale_of(torch.from_numpy(run.train_rows))
     return {**facts, "rating_mean": mean.tolist(), "rating_deviation": deviation.tolist()}

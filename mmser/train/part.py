@@ -33,9 +33,8 @@ class Part:
     cells: list[tuple[int, int]]
     """Fold and trial of each run, by number."""
     runs: list[Run]
-    digests: list[str] | None = None
-    """Of each run, of all that its weights follow from (:func:`mmser.train.prepare.digests_of`); None where that cannot
-    be told: a fusion's own layer learns from its members' weights."""
+    digests: list[str]
+    """Of each run, of all that its weights follow from (:func:`mmser.train.prepare.digests_of`)."""
 
     def answers(self, trained: Trained, said: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What a head's outputs (n, C + K) mean: posteriors (n, C), and ratings (n, K) on the corpus's own scale."""
@@ -59,3 +58,9 @@ class Tested:
     """Which settings dev chose; None where there was no choice."""
     dev_scores: list[dict[str, Any]]
     """A line a run of the grid; empty where there was no choice."""
+
+    @property
+    def digests(self) -> list[str]:
+        """Of each run, of all that its weights follow from."""
+        by_name = {run.name: own for run, own in zip(self.part.runs, self.part.digests, strict=True)}
+        return [by_name[trained.run.name] for trained in self.trained]

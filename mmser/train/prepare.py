@@ -19,7 +19,7 @@ from mmser.heads.batch import Inputs
 from mmser.train.choose import Chosen, choose
 from mmser.train.features import Sources, load_table, open_sources
 from mmser.train.folder import streams_of
-from mmser.train.grid import trials_of
+from mmser.train.grid import run_name, trials_of
 from mmser.train.layers import MIX, speech_layers, text_layer_of
 from mmser.train.lexicon import Lexicon, read_lexicon, transcripts, weighed
 from mmser.train.members import Member, check_words, head_options, members_of, settled
@@ -254,8 +254,7 @@ def runs_of(one: Prepared, number: int, layers: Sequence[int]) -> tuple[list[tup
     ]
     runs = [
         Run(
-            # A folder's name, so from numbers: a fold's own name comes from the user's table.
-            name=f"{member.name}-fold{fold}-seed{seed}" + (f"-trial{trial}" if len(trials) > 1 else ""),
+            name=run_name(member.name, fold, seed, trial, len(trials)),
             train_rows=chosen.folds[fold].train,
             dev_rows=chosen.folds[fold].dev,
             seed=seed,

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmser.cache import Cache
 from mmser.train.conclude import Result, conclude
 from mmser.train.evaluate import outputs
-from mmser.train.folder import check_run_folder, locked, settle_folder, write_csv
+from mmser.train.folder import check_run_folder, is_settled, locked, settle_folder, write_csv
 from mmser.train.grid import chosen_by_dev, described, dev_scores_of
 from mmser.train.late import averaged, concatenated, fitted, without_oracle
 from mmser.train.lexicon import keep_lexicon
@@ -87,6 +87,8 @@ def train_heads(
     with ExitStack() as locks:
         for one, folder in zip(asked, folders, strict=True):
             locks.enter_context(locked(folder))
+            is_settled(folder, one.experiment, cache, one.sources, one.chosen)  # all, before one loses its tables
+        for one, folder in zip(asked, folders, strict=True):
             settle_folder(folder, one.experiment, cache, one.sources, one.chosen)
             if one.lexicon is not None:
                 keep_lexicon(one.lexicon, folder)

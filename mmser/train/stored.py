@@ -32,8 +32,11 @@ _SUMMARY = {
     "kept": dict[str, int],
     "notes": tuple[str, ...],
 }
-_GAPS = {"best_epoch": [""]}
-"""Columns of ``results.csv`` in which nothing stands for no number: a fusion has no best epoch."""
+_TEXT = ("head", "fold", "layer")
+"""Columns in which nothing is a text. In others nothing stands for no number: a fusion has no best epoch."""
+_RUN = {"head": str, "fold": str, "seed": int, "learning_rate": float, "weight_decay": float, "best_epoch": int}
+_OF_RESULTS = {**_RUN, "num_test": int, "dev_score": float}
+_OF_TRIALS = {**_RUN, "dev_score": float, "tested": bool}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,14 @@ class _Epoch:
     dev_score: float
 
 
-_HEAD = {"history": tuple[_Epoch, ...], "best_epoch": int}
+_HEAD = {
+    "history": tuple[_Epoch, ...],
+    "best_epoch": int,
+    "fold": str,
+    "seed": int,
+    "learning_rate": float,
+    "weight_decay": float,
+}
 
 # An ablation takes a cell that has all its files for finished, so the same command alone would not do.
 _ANEW = "delete it and run the same command again, which writes it anew from the heads that are there"
@@ -99,19 +109,34 @@ def read_results(folder: Path) -> pd.DataFrame:
     Raises:
         ProtocolError: it is not there, or damaged.
     """
-    path = folder / "results.csv"
+    return _read_table(folder / "results.csv", _OF_RESULTS)
+
+
+def read_trials(folder: Path) -> pd.DataFrame:
+    """``trials.csv`` of a run that tried several settings: a row for each head, fold, setting and seed.
+
+    Raises:
+        ProtocolError: it is not there, or damaged.
+    """
+    return _read_table(folder / "trials.csv", _OF_TRIALS)
+
+
+def _read_table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(
-            path, dtype={"head": str, "fold": str, "layer": str}, keep_default_na=False, na_values=_GAPS
-        )
+        # "NA" may be the name of a fold
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise ProtocolError(f"{path}: no such file; {BOTH_ANEW}") from None
     except (OSError, ValueError) as error:
         raise ProtocolError(f"{path}: not readable as CSV ({error}); {BOTH_ANEW}") from error
-    for name in ("head", "fold", "seed", "num_test", "best_epoch"):
+    for name in columns:
         if name not in table:
             raise ProtocolError(f"{path}: no column {name!r}, which mmser train-head writes; {BOTH_ANEW}")
-    return table
+    for name, kind in columns.items():
+        if kind is not str and not pd.api.types.is_numeric_dtype(table[name]):
+            raise ProtocolError(f"{path}: not every {name} is a number; {BOTH_ANEW}")
+    text = [name for name in _TEXT if name in table]
+    return table.assign(**{name: table[name].fillna("") for name in text})
 
 
 def read_head_config(folder: Path) -> dict[str, Any]:
