@@ -1,6 +1,8 @@
 """Samples, frames and seconds: the only place where one becomes another."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,16 @@ class FrameGrid:
     """Samples from one frame to the next."""
     field: int = 400
     """Samples that one frame sees (its receptive field)."""
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> "FrameGrid":
+        """That of the frames that a recipe made (:mod:`mmser.extract.speech`)."""
+        return cls(int(recipe["hop"]), int(recipe["field"]))
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.hop / SAMPLE_RATE
 
     def num_frames(self, num_samples: int) -> int:
         """Frames that come out of ``num_samples`` samples; 0 if there are fewer than one receptive field.

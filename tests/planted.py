@@ -170,7 +170,9 @@ def write_planted(problem: str, folder: Path, seed: int = 0, *, stress_train: in
 def _write_stream(folder: Path, name: str, utterances: Mapping[str, Utterance], granularities: Sequence[str]) -> None:
     aligned, columns_of = name.startswith("align/"), _segments if name.startswith("align/") else _columns
     layers = 1 if name.startswith("text/") else next(iter(utterances.values())).frames.shape[0]
-    recipe = {} if aligned else {"layers": list(range(layers))}
+    recipe: dict[str, Any] = {} if aligned else {"layers": list(range(layers))}
+    if name.startswith("speech/"):
+        recipe |= {"hop": 320, "field": 400}
     with StreamWriter(folder, name, recipe, {}) as writer:
         (unit,) = writer.plan(dict.fromkeys(utterances, 1.0), math.inf)
         own = [utterances[uid] for uid in unit.utterance_ids]

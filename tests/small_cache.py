@@ -103,7 +103,8 @@ def write_stream(
         return states
 
     layers, dim = (TEXT_LAYERS, TEXT_DIM) if name == TEXT else (LAYERS, DIM)
-    with StreamWriter(folder, name, {"layers": layers}, {}) as writer:
+    in_time = {"hop": 320, "field": 400} if name.startswith("speech/") else {}
+    with StreamWriter(folder, name, {"layers": layers, **in_time}, {}) as writer:
         for unit in writer.plan({uid: float(num_words(uid)) for uid in ids}, 45.0):
             parts = {g: [stored(uid, g) for uid in unit.utterance_ids] for g in granularities}
             integers = {"token": ("token_id", "start", "end", "word"), "word": ("segment",)}
@@ -135,3 +136,20 @@ def edit_manifest(cache: Path, change: Callable[[pd.DataFrame], None]) -> None:
     table = read_manifest(cache / "manifest.csv").table.copy()
     change(table)
     write_manifest(Manifest(table, cache), cache / "manifest.csv")
+
+
+def add_stream(folder: Path, name: str, frames: Callable[[str], dict[str, NDArray[np.float32]]]) -> None:
+    """Write a stream of one layer: ``frames`` says the states of an utterance by granularity, (N, D) each."""
+    ids = list(make_rows()["utterance_id"])
+    with StreamWriter(folder, name, {"layers": [0], "hop": 320, "field": 400}, {}) as writer:
+        for unit in writer.plan(dict.fromkeys(ids, 1.0), 20.0):
+            found = [frames(uid) for uid in unit.utterance_ids]
+            tables = {
+                granularity: ([len(own[granularity]) for own in found], {"states": Column("<f2", 1, values.shape[1])})
+                for granularity, values in found[0].items()
+            }
+            with writer.shard(unit.number, unit.utterance_ids, {}, tables) as shard:
+                for place, own in enumerate(found):
+                    for granularity, values in own.items():
+                        shard.put(granularity, "states", place, values[None].astype(np.float16))
+                shard.commit()

@@ -1,7 +1,6 @@
 """What trains run by run: CNN14 on crops of log-mel frames, and SGD; from a cache, through the command line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
@@ -10,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_cache import LABELS, POOLED, TEXT, edit_manifest, make_rows, write_cache
+from small_cache import LABELS, POOLED, TEXT, add_stream, edit_manifest, write_cache
 from small_corpus import mmser
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmser.cache import Cache, Column, StreamWriter
+from mmser.cache import Cache
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.cnn14 import Cnn14
@@ -202,22 +201,6 @@ def test_sgd_is_nesterovs(table: Table) -> None:
             value.data -= 0.1 * (gradient + 0.8 * velocity[place])
     torch.testing.assert_close(trained.state["classify.weight"], weight.detach())
     torch.testing.assert_close(trained.state["classify.bias"], bias.detach())
-
-
-def add_stream(folder: Path, name: str, frames: Callable[[str], dict[str, NDArray[np.float32]]]) -> None:
-    ids = list(make_rows()["utterance_id"])
-    with StreamWriter(folder, name, {"layers": [0]}, {}) as writer:
-        for unit in writer.plan(dict.fromkeys(ids, 1.0), 20.0):
-            found = [frames(uid) for uid in unit.utterance_ids]
-            tables = {
-                granularity: ([len(own[granularity]) for own in found], {"states": Column("<f2", 1, values.shape[1])})
-                for granularity, values in found[0].items()
-            }
-            with writer.shard(unit.number, unit.utterance_ids, {}, tables) as shard:
-                for place, own in enumerate(found):
-                    for granularity, values in own.items():
-                        shard.put(granularity, "states", place, values[None].astype(np.float16))
-                shard.commit()
 
 
 def write_cache_with_mel(folder: Path) -> Path:

@@ -189,6 +189,11 @@ def test_options_can_be_built_without_arguments_and_are_frozen(kind: str) -> Non
         ("coattention", {"width": 100, "heads": 8}, "width 100 does not divide among 8 heads"),
         ("coattention", {"blocks": 0}, "blocks is 0; expected at least 1"),
         ("coattention", {"queries": "first"}, "queries is 'first'; expected one of: all, last"),
+        (
+            "coattention",
+            {"queries": "last", "pooling": "mean+std"},
+            "pooling is 'mean+std', and queries=last",
+        ),
         ("coattention", {"positions": "index"}, "positions is 'index'; expected one of: none, word, time"),
         ("cls-coattention", {"summary": "cls"}, "summary is 'cls'; expected one of: mean, attention"),
         ("bayesian-coattention", {"shape": 0}, "shape is 0; expected more"),
@@ -204,6 +209,11 @@ def test_options_can_be_built_without_arguments_and_are_frozen(kind: str) -> Non
 def test_wrong_options_are_named(kind: str, options: dict, message: str) -> None:
     with pytest.raises(ProtocolError, match=re.escape(message)):
         HEADS[kind].options(**options)
+
+
+def test_heads_that_are_not_there_divide_nothing() -> None:
+    options = HEADS["aligned-words"].options(width=100, blocks=0)
+    assert HEADS["aligned-words"].build(Inputs(D, E, ("word",)), 2, options).num_outputs == 2
 
 
 def test_wrong_inputs_are_named() -> None:

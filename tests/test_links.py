@@ -1,5 +1,7 @@
 """Words and times of states: read from a cache, they are those that the alignment and the transcript say."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +11,13 @@ import torch
 from small_corpus import DURATIONS_S, IDS, TEXT, alignment, make_corpus, run
 
 from mmser.cache import Cache, Column, StreamWriter, import_features, open_foreign
+from mmser.cache.schema import RECIPE_FILE
 from mmser.errors import ProtocolError
 from mmser.records import Kind
 from mmser.train.features import load_table, open_sources
 from mmser.train.links import Linker
 from mmser.train.table import Table
+from mmser.units import FrameGrid
 
 CPU = torch.device("cpu")
 GRANULARITIES = ("frame", "word", "syllable", "phone")
@@ -77,6 +81,24 @@ def test_tokens_have_their_words_and_the_times_of_those(cache: Cache, table: Tab
         assert time == pytest.approx(sum(spoken(uid)[word]) / 2 if word in spoken(uid) else -1, abs=1e-6)
 
 
+def test_frames_lie_in_time_as_their_recipe_says(cache: Cache, tmp_path: Path) -> None:
+    """Another encoder's convolutions may be narrower, or nearer to one another."""
+    path = shutil.copytree(cache.path, tmp_path / "cache") / "speech" / "builtin-tiny" / RECIPE_FILE
+    stored = json.loads(path.read_text())
+    assert (stored["recipe"]["hop"], stored["recipe"]["field"]) == (320, 400)
+    stored["recipe"] |= {"hop": 160, "field": 240}
+    path.write_text(json.dumps(stored))
+    sources = open_sources(
+        Cache(tmp_path / "cache"), ("frame",), text=True, speech_stream=None, text_stream=None, linked=True
+    )
+    table = load_table(sources, IDS, [1], None, CPU)
+    for uid in IDS:
+        found, centres = of(table, "frame", uid)
+        np.testing.assert_allclose(centres, (120 + 160 * np.arange(len(centres))) / 16_000, atol=1e-6)
+        words = spoken(uid).items()
+        assert found == [next((i for i, (a, b) in words if a <= t < b), -1) for t in centres]
+
+
 def test_what_belongs_to_no_word_is_told_so(tmp_path: Path) -> None:
     """Gaps between words, phones without a word, words that the transcript lacks: in utterances after others, too."""
     words = {"a": [(0.1, 0.2, 0), (0.2, 0.3, -1), (0.5, 0.6, 1)], "b": [(0.1, 0.3, 1)], "c": []}
@@ -107,10 +129,13 @@ def test_what_belongs_to_no_word_is_told_so(tmp_path: Path) -> None:
     found, middles = linker.of_segments(cache.stream("pooled/toy@hand"), "phone")
     assert found.tolist() == [0, -1, 1, -1, 1]
     np.testing.assert_allclose(middles, [0.15, 0.25, 0.55, 0.15, 0.25])
-    found, centres = linker.of_frames(np.array([0, 31, 33, 35]))
+    found, centres = linker.of_frames(np.array([0, 31, 33, 35]), FrameGrid())
     expected = [0 if 0.1 <= t < 0.2 else 1 if 0.5 <= t < 0.6 else -1 for t in centres[:31]]
     assert found.tolist() == [*expected, -1, -1, -1, -1]
     assert {-1, 0, 1} == set(expected)
+    found, centres = linker.of_frames(np.array([0, 62, 62, 62]), FrameGrid(hop=160, field=240))
+    np.testing.assert_allclose(centres, (120 + 160 * np.arange(62)) / 16_000, rtol=1e-6)
+    assert found.tolist() == [0 if 0.1 <= t < 0.2 else 1 if 0.5 <= t < 0.6 else -1 for t in centres]
 
 
 def test_a_batch_carries_what_was_asked_for(table: Table) -> None:

@@ -1,6 +1,7 @@
 """Stage 2 as a whole: what a run folder says is true, nothing leaks, and what is interrupted goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from small_cache import (
+    DIM,
     LABELS,
     POOLED,
     SPEAKERS,
     TEXT,
+    add_stream,
     edit_manifest,
     make_rows,
     toy_states,
@@ -208,6 +211,17 @@ def test_states_of_a_folds_test_speaker_change_nothing_in_its_head(cache: Path, 
     # fold 1 has s3 as dev: the states select its epoch, and may by chance select the same one
     equal = {run for run in before if before[run] == after[run]}
     assert {"coattention-fold2-seed0"} <= equal <= {"coattention-fold2-seed0", "coattention-fold1-seed0"}
+
+
+def test_granularities_of_unequal_width_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """As frames beside utterances pooled to means and deviations."""
+    cache = write_cache(tmp_path / "toy")
+    shutil.rmtree(cache / POOLED)
+    add_stream(cache, POOLED, lambda _: {"utterance": np.zeros((1, 2 * DIM), np.float32)})
+    asked = replace(PROBE, granularity="frame,utterance", layer="0")
+    with pytest.raises(ProtocolError, match=rf"speech-probe: .* unequal width \(frame {DIM}, utterance {2 * DIM}\)"):
+        train_head(cache, asked, tmp_path / "run")
+    assert not (tmp_path / "run" / "heads").exists()
 
 
 def test_statistics_are_those_of_the_training_rows(fusion: Result) -> None:

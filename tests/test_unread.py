@@ -134,6 +134,10 @@ def test_normalising_is_read_by_whom_it_concerns() -> None:
         told = {own: unread_notes(Experiment(head=head, normalise=own)) for own in ("none", "speaker")}
         assert [own for own, notes in told.items() if not notes] == read
         assert all(notes == [f"not read by {head}: --normalise {own}"] for own, notes in told.items() if notes)
+    experts = Experiment(head="moe", settings={"layers": "experts"})
+    assert unread_notes(replace(experts, layer="9")) == ["not read by moe: --set layers=experts"]
+    assert unread_notes(replace(experts, try_layers=("0", "9"))) == ["not read by moe: --set layers=experts"]
+    assert [unread_notes(replace(experts, layer=several)) for several in ("mix", "0,9")] == [[], []]
     wordless = Experiment(head="moe", settings={"text": "none"}, text_layer=3)
     assert unread_notes(wordless) == ["not read by moe: --text-layer 3"]
 

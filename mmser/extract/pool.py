@@ -99,7 +99,7 @@ class _Job:
         self.frames, self.aligned, self.options, self.digests = frames, aligned, options, digests
         self.audio = frames.digests("audio")
         self.column = frames.columns("frame")["states"]
-        self.grid = FrameGrid(int(frames.recipe["hop"]), int(frames.recipe["field"]))
+        self.grid = FrameGrid.of(frames.recipe)
         self.tiers = [g for g in options.granularities if g in TIERS]
         self.zero_frame_segments = 0
 

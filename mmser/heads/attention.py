@@ -164,7 +164,7 @@ def check_attention(options: object, *, blockless: bool = False) -> None:
     for name, least in (("width", 1), ("heads", 1), ("blocks", 0 if blockless else 1)):
         if name in known:
             check_number(name, known[name], least=least)
-    if "heads" in known and known["width"] % known["heads"]:
+    if "heads" in known and known.get("blocks") != 0 and known["width"] % known["heads"]:
         raise ProtocolError(f"width {known['width']} does not divide among {known['heads']} heads; choose a multiple")
     for name in ("block_dropout", "dropout"):
         if name in known:

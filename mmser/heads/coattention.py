@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmser.checks import check_choice
+from mmser.errors import ProtocolError
 from mmser.heads.attention import Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
@@ -33,7 +34,7 @@ class CoAttentionOptions:
     """``none`` [D], or a self-attention block on each stream ``before`` or ``after`` (ViLBERT) each co-attention."""
     queries: str = "all"
     """Who asks in the last co-attention: ``all`` states of a stream [D], or its ``last`` one alone, as MulT reads out
-    its streams (Tsai et al. 2019); pooling then finds one vector."""
+    its streams (Tsai et al. 2019); ``pooling`` finds one vector: ``mean``."""
     positions: str = "none"
     """Added to both streams: ``none`` [D], or a sinusoidal encoding (Vaswani et al. 2017, 3.5) of the ``word`` of the
     transcript that a state belongs to, or of the ``time`` of its middle; without it attention can only guess which word
@@ -49,6 +50,11 @@ class CoAttentionOptions:
         check_attention(self)
         check_choice("self_attention", self.self_attention, ("none", "before", "after"))
         check_choice("queries", self.queries, ("all", "last"))
+        if self.queries == "last" and self.pooling != "mean":
+            raise ProtocolError(
+                f"pooling is {self.pooling!r}, and queries=last leaves one state a stream, which has no deviation and "
+                "nothing beside it to be weighed against; expected pooling=mean, or queries=all"
+            )
 
 
 class PairLayer(nn.Module):

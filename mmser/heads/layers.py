@@ -107,7 +107,8 @@ class PooledStream(nn.Module):
         """What ``self(sequence) @ weight.T`` is, for a ``weight`` (C, D) and ``mean`` pooling: (B, C).
 
         All before the product is affine, so it goes into the weight, C x L x D numbers, instead of into every
-        utterance's L x D; the result and its gradients are the same.
+        utterance's L x D; the result and its gradients are the same, to rounding, which grows with
+        a mean of many deviations as that of the states themselves does.
         """
         assert not self.with_std
         values, mask = sequence.values, sequence.mask

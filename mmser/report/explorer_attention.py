@@ -135,12 +135,17 @@ def _map(weights: NDArray[np.float32]) -> dict[str, Any]:
     return {"shape": list(weights.shape), "values": encoded(np.rint(weights * STEPS).astype(np.uint16))}
 
 
+def _of_frame(centre: float, grid: FrameGrid) -> list[Any]:
+    return [f"{centre:.2f} s", round(centre - grid.hop_s / 2, 4), round(centre + grid.hop_s / 2, 4)]
+
+
 def _segments(sources: Sources, granularity: str, cache: Cache, ids: Sequence[str]) -> dict[str, list[Any]]:
     """Label, start and end of the speech states that a head saw of each utterance; times are None where not known."""
     stream = sources.speech[granularity]
-    if granularity == "frame":
-        times = [FrameGrid().centres_s(n).round(4).tolist() for n in _lengths(stream, granularity, ids)]
-        return {uid: [[f"{t:.2f} s", t - 0.01, t + 0.01] for t in own] for uid, own in zip(ids, times, strict=True)}
+    if granularity == "frame" and not stream.imported:
+        grid = FrameGrid.of(stream.recipe)
+        times = [grid.centres_s(n).round(4).tolist() for n in _lengths(stream, granularity, ids)]
+        return {uid: [_of_frame(t, grid) for t in own] for uid, own in zip(ids, times, strict=True)}
     if granularity == "utterance":
         return {uid: [["utterance", None, None]] for uid in ids}
     aligned = f"align/{stream.name.rpartition('@')[2]}"

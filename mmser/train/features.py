@@ -17,6 +17,7 @@ from mmser.train.layers import text_layer_of
 from mmser.train.links import Linker, alignments
 from mmser.train.packed import Packed
 from mmser.train.table import Table
+from mmser.units import FrameGrid
 
 _EXTRACTED = {
     "speech": ("frame", "--keep frame"),
@@ -206,7 +207,7 @@ def load_table(
         states = stored_column(stream, granularity, "states", utterance_ids, layers)
         links = None
         if linker is not None and granularity == "frame":
-            links = linker.of_frames(states.offsets)
+            links = linker.of_frames(states.offsets, FrameGrid.of(stream.recipe))
         elif linker is not None and granularity in TIERS:
             links = linker.of_segments(stream, granularity)
         _check_finite(stream, states)

@@ -73,12 +73,12 @@ class Linker:
             parent = np.append(self.word, -1)[np.where(parent >= 0, above, -1)]
         return parent[index], middle[index].astype(np.float32)
 
-    def of_frames(self, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Words (N,) and centres in seconds (N,) of frames, utterance i's from ``offsets[i]``."""
+    def of_frames(self, offsets: NDArray[np.int64], grid: FrameGrid) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Words (N,) and centres in seconds (N,) of frames on a grid, utterance i's from ``offsets[i]``."""
         words, centres = [], []
         for i, count in enumerate(np.diff(offsets)):
             own = slice(self.offsets[i], self.offsets[i + 1])
-            centre = FrameGrid().centres_s(int(count))
+            centre = grid.centres_s(int(count))
             segment = np.searchsorted(self.start_s[own], centre, side="right") - 1
             inside = (segment >= 0) & (centre < np.append(self.end_s[own], -np.inf)[segment])
             words.append(np.where(inside, np.append(self.word[own], -1)[segment], -1))

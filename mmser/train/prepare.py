@@ -95,6 +95,7 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     _check_known(chosen)
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
+    _check_widths(sources, members)
     if sources.text is not None:
         text_layer_of(sources.text, first.text_layer)
     lexicon = _lexicon(first, members, options)
@@ -103,6 +104,19 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
         Prepared(one, members, options, sources, chosen, kept, own, lexicon, texts)
         for one, own in zip(experiments, layers, strict=True)
     ]
+
+
+def _check_widths(sources: Sources, members: Sequence[Member]) -> None:
+    """A head has one projection for speech, so what it hears must be of one width."""
+    for member in members:
+        heard = member.granularities if HEADS[member.head].needs_speech else ()
+        widths = {name: sources.speech[name].columns(name)["states"].dim for name in heard}
+        if len(set(widths.values())) > 1:
+            told = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise ProtocolError(
+                f"{member.head}: its granularities are of unequal width ({told}), as where some were pooled to means "
+                "and deviations; expected one: extract with --pooling mean, or name granularities that are alike"
+            )
 
 
 def _check_known(chosen: Chosen) -> None:

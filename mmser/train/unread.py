@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from mmser.heads import HEADS
 from mmser.train.command import given_options
+from mmser.train.layers import MIX
 from mmser.train.members import Member, head_options, members_of
 from mmser.train.options import Experiment
 from mmser.train.stack import stacks
@@ -80,7 +81,11 @@ def unread_options(experiment: Experiment) -> str:
     '--granularity phone --layer 9'
     """
     unread, given = unread_fields(experiment), given_options(asdict(experiment))
-    return shlex.join(word for name, own in given.items() if name in unread for word in own)
+    words = [word for name, own in given.items() if name in unread for word in own]
+    one_layer = experiment.try_layers or (experiment.layer != MIX and "," not in experiment.layer)
+    if one_layer and experiment.settings.get("layers") == "experts":  # of moe: one a layer
+        words += ["--set", "layers=experts"]
+    return shlex.join(words)
 
 
 def unread_notes(experiment: Experiment) -> list[str]:
