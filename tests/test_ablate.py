@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from mmser.cache import Cache
 from mmser.errors import ProtocolError
 from mmser.show import size
 from mmser.train.command import command_of
+from mmser.train.engine import train
 from mmser.train.prepare import prepare, runs_of
 from mmser.train.run import train_head, train_heads
+from mmser.train.table import Table
 
 GRID = """
 baseline = "text"
@@ -312,6 +315,59 @@ def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     assert head.stat().st_mtime_ns == before
     assert plan.groups[0].num_copied == 6  # the same labels by another name
     assert plan.groups[1].num_copied == 0  # other labels
+
+
+def test_cells_that_fail_together_still_train_what_they_share_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[base]\nhead = "late-fusion"\nepochs = 1\n[axes]\nlayer = [0, 4, 9]\n'
+    grid, folder = read_grid(text, "my.toml"), tmp_path / "run"
+    plan = plan_ablation(cache, grid, folder)
+    train_head(cache, replace(grid.cells[0].experiment, learning_rate=0.5), folder / "cells" / "9")  # a stranger
+    trained: list[str] = []
+
+    def count(table: Any, targets: Any, build: Any, runs: Any, *args: Any, **told: Any) -> Any:
+        trained.extend(run.name.split("-fold")[0] for run in runs)
+        return train(table, targets, build, runs, *args, **told)
+
+    monkeypatch.setattr("mmser.train.once.train", count)
+    assert list(ablate(cache, grid, plan, folder).failures) == ["9"]
+    assert {name: trained.count(name) for name in trained} == {"speech-probe": 12, "text-probe": 6}
+
+
+def test_heads_that_report_an_oracle_are_not_counted_as_copied(cache: Path, tmp_path: Path) -> None:
+    """What they would have said is not kept with them, so they train in every cell."""
+    text = (
+        '[base]\nepochs = 1\nreport_oracle = true\n[[row]]\nname = "text"\nhead = "text-probe"\n'
+        '[[row]]\nname = "both"\nhead = "late-fusion"\nlayer = 9\n'
+    )
+    plan, _ = run(cache, text, tmp_path / "run")
+    assert [(group.num_heads, group.num_copied) for group in plan.groups] == [(6, 0), (12, 0)]
+    (tmp_path / "run" / "cells" / "both" / "summary.json").unlink()
+    (again,) = run(cache, text, tmp_path / "run")[0].groups
+    assert (again.num_heads, again.num_copied) == (0, 12)  # its own
+
+
+def test_means_are_taken_once_for_all_cells_of_a_shape(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, take = [], Table.means
+    monkeypatch.setattr(Table, "means", lambda table: tables.append(table) or take(table))
+    text = '[base]\nhead = "speech-probe"\nepochs = 1\n[axes]\nlayer = [0, 4, 9]\n'
+    grid = read_grid(text, "my.toml")
+    plan = plan_ablation(cache, grid, tmp_path / "run")
+    tables.clear()  # of the estimate
+    assert len(ablate(cache, grid, plan, tmp_path / "run").lines) == 3
+    assert len(tables) == 1
+
+
+def test_a_plan_is_made_where_few_utterances_have_text(tmp_path: Path) -> None:
+    """Such as a corpus of which one session was transcribed."""
+    ids = make_rows()["utterance_id"]
+    cache = write_cache(tmp_path / "toy", absent={TEXT: set(ids[17:])})
+    text = '[base]\nmissing = "keep"\nepochs = 1\n[[row]]\nname = "film"\nhead = "film"\nlayer = 9\n'
+    plan, done = run(cache, text, tmp_path / "run")
+    assert (len(plan.groups), plan.failures, done.failures) == (1, {}, {})
 
 
 def test_a_head_of_one_cell_that_fails_in_training_does_not_stop_its_group(

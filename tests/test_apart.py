@@ -1,6 +1,7 @@
 """What trains run by run: CNN14 on crops of log-mel frames, and SGD; from a cache, through the command line."""
 
 import json
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmser.cache import Cache
+from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.cnn14 import Cnn14
@@ -172,6 +174,21 @@ def test_batches_of_whole_utterances_hold_every_row_once_and_few_frames(
         longest = max(num_frames(row) for row in rows[batch])
         assert len(batch) <= 5
         assert len(batch) * longest <= 300
+
+
+def test_a_training_part_without_states_is_refused_before_any_run_trains(table: Table) -> None:
+    """Its mean would be no number, and the run said to have diverged."""
+    words = Packed(torch.randn(1, DEV, 2), torch.tensor([*range(DEV + 1), *[DEV] * (NUM - DEV)]))
+    build = partial(HEADS["text-probe"].build, Inputs(0, 2, ()), 3, HEADS["text-probe"].options())
+    runs = [RUN, other(RUN, name="without", train_rows=np.arange(NUM - 3, NUM), dev_rows=RUN.dev_rows)]
+    done: list[int] = []
+    with pytest.raises(ProtocolError, match="3 utterances have no states at all: nothing to standardise by"):
+        train(
+            Table(table.ids, {}, words, None),
+            *(TARGETS, build, runs, Training(epochs=1, optimiser="sgd")),
+            finished=lambda number, _: done.append(number),
+        )
+    assert not done
 
 
 def test_sgd_is_nesterovs(table: Table) -> None:

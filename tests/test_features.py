@@ -68,6 +68,10 @@ def test_what_a_table_takes_is_known_before_it_is_read(cache: Cache) -> None:
     special = sources.text.packed("token", "start").values < 0  # type: ignore[union-attr]
     of_special = int(special.sum()) * table.text.values[0, 0].nbytes  # type: ignore[union-attr]
     assert resident_bytes(sources, ids, 2) == held + of_special
+    means = table.means()
+    beside = sum(stream.values.nbytes for stream in (means.speech["word"], means.text))  # type: ignore[union-attr]
+    assert means.speech["utterance"] is table.speech["utterance"]
+    assert resident_bytes(sources, ids, 2, ["utterance", "word", "token"]) == held + of_special + beside
     first = of_utterance(table.speech["word"], 0)[0]
     assert resident_bytes(opened(cache, "word"), ids[:1], 1) == first.nbytes
 

@@ -15,7 +15,8 @@ from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train import engine, sharing
 from mmser.train.engine import Run, Targets, Training, train
-from mmser.train.memory import FLAT_ROOM, PROCESS_BYTES, bytes_of_a_run, max_stacked
+from mmser.train.evaluate import posteriors
+from mmser.train.memory import FLAT_ROOM, PROCESS_BYTES, bytes_of_a_run, max_asked, max_stacked
 from mmser.train.packed import Packed
 from mmser.train.table import Table
 
@@ -88,6 +89,42 @@ def test_a_run_occupies_what_is_counted(case: str, tmp_path: Path, monkeypatch: 
     assert counted / 2 < a_run < 1.15 * counted
     if even:
         assert a_run == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("hidden", [0, 32])
+def test_what_a_metric_loss_looks_at_is_counted(hidden: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that shows what its last layer sees has it, for every run, where else it is one product."""
+    table, build = a_table(6).means(), a_build("speech-probe", 6, hidden=hidden)
+    targets, training = Targets.of_classes(torch.arange(NUM) % 3, 3), replace(TRAINING, metric_weight=0.1)
+    monkeypatch.setattr(engine, "max_stacked", lambda *_: 100)
+
+    def used(runs: list[Run]) -> int:
+        return allocated(lambda: train(table, targets, build, runs, training), tmp_path / f"{len(runs)}.json")
+
+    few, many = (some_runs(groups * 4, 4, None) for groups in (2, 5))
+    a_run = (used(many) - used(few)) / 12
+    assert 0.5 < a_run / bytes_of_a_run(table, build(), many, training) < 1.15
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["film", "attention-pool"])
+def test_no_more_heads_are_asked_than_fit(kind: str, tmp_path: Path) -> None:
+    """A training that was split to fit would else not fit when it is tested."""
+    table, build = a_table(6, even=True), a_build(kind, 6)
+    targets, runs = Targets.of_classes(torch.arange(NUM) % 3, 3), some_runs(12, 1, None)
+    rows, layers = [run.dev_rows for run in runs], [run.layer for run in runs]
+    trained = train(table, targets, build, runs, TRAINING)
+    all_of_them = allocated(lambda: posteriors(table, build, trained, rows, batch_size=BATCH), tmp_path / "all.json")
+    budget = all_of_them / 4
+    tight = replace(TRAINING, memory_gb=budget / 1e9)
+    most = max_asked(table, build(), rows, layers, tight)
+    assert 1 <= most < 12
+    found = allocated(
+        lambda: posteriors(table, build, trained, rows, batch_size=BATCH, max_stacked=most), tmp_path / "few.json"
+    )
+    assert found < 1.3 * budget
+    assert max_asked(table, build(), rows, layers, TRAINING) == 32
 
 
 @pytest.mark.usefixtures("one_thread")

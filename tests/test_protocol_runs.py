@@ -317,6 +317,11 @@ def test_two_trainings_into_one_folder_are_refused(cache: Path, tmp_path: Path) 
         (replace(RATED, dimensions=("session",)), ProtocolError, r"column 'session' holds 'Ses\d'; expected a number"),
         (replace(PROBE, soft="share_"), ManifestError, "no column 'share_angry'"),
         (replace(PROBE, try_layers=("0", "mix")), ProtocolError, "--try-layers takes numbers"),
+        (
+            replace(PROBE, try_layers=("0,4", "9")),
+            ProtocolError,
+            "'0,4' are several layers; expected an entry",
+        ),
         (replace(PROBE, try_layers=("9", "-1")), ProtocolError, "a layer is named twice"),
         (replace(PROBE, folds="split", test_split="Test1", dev="speaker"), ProtocolError, "gives a dev part"),
     ],

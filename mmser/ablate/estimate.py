@@ -42,15 +42,18 @@ class Estimates:
         one = prepared[0]
         training = one.experiment.training
         member, options = one.members[number], one.options[number]
-        case = repr((member.head, member.granularities, options, len(one.layers), training.optimiser))
+        told = (training.optimiser, training.batch_size, training.metric_weight > 0)
+        case = repr((member.head, member.granularities, options, len(one.layers), *told))
         if case not in self._known:
             self._known[case] = self._measured(one, number, min(HEADS_AT_ONCE, len(runs)))
         return self._known[case] * training.epochs * sum(len(run.train_rows) + len(run.dev_rows) for run in runs)
 
     def _measured(self, one: Prepared, number: int, heads: int) -> float:
         """Seconds an epoch, head and utterance."""
-        num = len(one.chosen.ids)
-        rows = np.unique(np.linspace(0, num - 1, UTTERANCES).astype(int)).tolist()
+        # Those that lack nothing: statistics need states, and what is not there takes no time.
+        lacking = one.sources.without(one.chosen.ids) if one.kept else {}
+        whole = [row for row, uid in enumerate(one.chosen.ids) if uid not in lacking] or range(len(one.chosen.ids))
+        rows = [whole[place] for place in np.unique(np.linspace(0, len(whole) - 1, UTTERANCES).astype(int))]
         experiment, kind = replace(one.experiment, normalise="global"), HEADS[one.members[number].head]
         device = device_of(experiment.device)
         states, _ = read_states([replace(one, experiment=experiment)], device, rows)

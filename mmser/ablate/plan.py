@@ -14,7 +14,7 @@ from mmser.train.folder import TABLES, is_settled, is_whole
 from mmser.train.late import names_of_own_layers
 from mmser.train.options import TOKEN, Experiment
 from mmser.train.plan import Run
-from mmser.train.prepare import Prepared, digests_of, prepare, runs_of, shape_of
+from mmser.train.prepare import Prepared, digests_of, means_held, prepare, runs_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ def plan_ablation(cache_path: Path, grid: Grid, folder: Path) -> Plan:
                 open_cells.append(cell)
                 prepared.append(own)
         if open_cells:
-            plan.groups.append(_group(open_cells, prepared, known, estimates))
+            # Heads that report an oracle are not copied: what they would have said is not kept with them.
+            told = open_cells[0].experiment.report_oracle
+            there = set(trained_heads(folder, open_cells)) if told else known
+            plan.groups.append(_group(open_cells, prepared, there, estimates))
     return plan
 
 
@@ -140,5 +143,5 @@ def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], est
     chosen, sources = prepared[0].chosen, prepared[0].sources
     states = [*sources.speech, *([TOKEN] if sources.text is not None else [])]
     num_layers = len({layer for one in prepared for layer in one.layers})
-    held = resident_bytes(sources, chosen.ids, num_layers)
+    held = resident_bytes(sources, chosen.ids, num_layers, means_held(prepared[0]))
     return Group(cells, len(chosen.ids), chosen.left_out, states, num_heads, num_copied, epochs, seconds, held)

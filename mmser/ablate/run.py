@@ -78,10 +78,9 @@ def ablate(
         lent = trained_heads(folder, grid.cells)
         count = _Count(report, sum(group.epochs for group in plan.groups))
         for group in plan.groups:
-            train = partial(train_heads, cache_path, lent=lent, tensorboard=tensorboard)
-            failed = _train(train, group.cells, folder, count.of_group(group.epochs))
+            train = partial(train_heads, cache_path, tensorboard=tensorboard)
+            failed = _train(train, group.cells, folder, lent, count.of_group(group.epochs))
             failures |= failed
-            lent |= trained_heads(folder, group.cells)
             for cell in group.cells:
                 say(f"{cell.row}: {failed[cell.name] if cell.name in failed else _figures(folder, cell)}")
                 if cell.name not in failed:
@@ -104,20 +103,29 @@ def _damaged(folder: Path, finished: Sequence[Cell]) -> dict[str, str]:
 
 
 def _train(
-    train: Callable[..., Any], cells: Sequence[Cell], folder: Path, report: Callable[[str, int, int], Any]
+    train: Callable[..., Any],
+    cells: Sequence[Cell],
+    folder: Path,
+    lent: dict[str, Path],
+    report: Callable[[str, int, int], Any],
 ) -> dict[str, str]:
-    """Train cells as one; where that fails, one by one, so that it is known which fails, and why."""
+    """Train cells as one; where that fails, one by one, so that it is known which fails, and why.
+
+    What they have trained is ``lent`` to those after them.
+    """
     folders = [cell_folder(folder, cell.name) for cell in cells]
     try:
-        train([cell.experiment for cell in cells], folders, report=report)
+        train([cell.experiment for cell in cells], folders, lent=lent, report=report)
         return {}
     except (MmserError, torch.OutOfMemoryError) as error:
         if len(cells) == 1:
             return {cells[0].name: str(error)}
+    finally:
+        lent |= trained_heads(folder, cells)
     # what the attempt held is free again only here, outside of the except block
     failed: dict[str, str] = {}
     for cell in cells:
-        failed |= _train(train, [cell], folder, report)
+        failed |= _train(train, [cell], folder, lent, report)
     return failed
 
 

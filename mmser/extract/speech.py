@@ -189,7 +189,8 @@ class SpeechEncoder:
         mask = None
         if min(samples) < max(samples):
             mask = (torch.arange(max(samples))[None] < torch.tensor(samples)[:, None]).long().to(self.device)
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        # ``enabled`` is False unless one says so, and convolutions then are not cuDNN's.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             output = self.model(batch.to(self.device), attention_mask=mask, output_hidden_states=True, return_dict=True)
         # Releases of transformers differ in whether the last of hidden_states is behind the closing layer norm.
         hidden = (*output.hidden_states[:-1], output.last_hidden_state)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmser.train.options import Training
 from mmser.train.plan import Epoch, Run, Trained, check_run
-from mmser.train.serial import answers, train_serially
+from mmser.train.serial import answers, check_states, train_serially
 from mmser.train.stack import initial_head
 from mmser.train.table import Table
 from mmser.train.targets import Targets
@@ -44,9 +44,11 @@ def train_apart(
     log: Log | None = None,
 ) -> list[Trained]:
     """Train the runs one after the other; arguments and results as in :func:`mmser.train.engine.train`."""
-    num_outputs = int(initial_head(build, 0).num_outputs)  # type: ignore[arg-type]
+    template = initial_head(build, 0)
     for run in runs:  # before the first has trained for an hour
-        check_run(run, targets, num_outputs)
+        check_run(run, targets, int(template.num_outputs))  # type: ignore[arg-type]
+        if training.normalise == "global":
+            check_states(template, table, run)
     results: list[Trained] = []
     total = len(runs) * training.epochs
     for number, run in enumerate(runs):

@@ -16,6 +16,9 @@ from mmser.train.table import Table
 DEV_BATCHES = 4
 """Batches in one where nothing is padded and no gradient kept: fewer operations, and no other result."""
 
+ASKED_AT_ONCE = 32
+"""Heads whose answers are asked for together after training, at most."""
+
 
 def unweighted_averages(truth: Tensor, prediction: Tensor, valid: Tensor, num_classes: int) -> Tensor:
     """Mean recall (UA) of each of R runs over the classes that its truth holds, (R,) float64.
@@ -136,7 +139,7 @@ def outputs(
     rows: Sequence[NDArray[np.int64]],
     *,
     batch_size: int = 32,
-    max_stacked: int = 32,
+    max_stacked: int = ASKED_AT_ONCE,
 ) -> list[Tensor]:
     """What trained heads say: the caller's one look at the test rows.
 
@@ -174,7 +177,7 @@ def posteriors(
     rows: Sequence[NDArray[np.int64]],
     *,
     batch_size: int = 32,
-    max_stacked: int = 32,
+    max_stacked: int = ASKED_AT_ONCE,
 ) -> list[NDArray[np.float32]]:
     """Class probabilities of trained heads; arguments as in :func:`outputs`, of heads that rate nothing."""
     said = outputs(table, build, trained, rows, batch_size=batch_size, max_stacked=max_stacked)

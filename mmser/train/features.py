@@ -239,8 +239,11 @@ def load_table(
     return Table(tuple(utterance_ids), speech, text, mel)
 
 
-def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: int) -> int:
-    """What the states of :func:`load_table` take, with so many speech layers; nothing is read but lengths."""
+def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: int, means: Sequence[str] = ()) -> int:
+    """What the states of :func:`load_table` take, with so many speech layers; nothing is read but lengths.
+
+    ``means`` are the granularities, ``token`` included, of which heads hold every utterance's mean beside the states.
+    """
     beside = [(sources.text, "token"), (sources.mel, "frame")]
     read = [(stream, granularity, num_layers) for granularity, stream in sources.speech.items()]
     read += [(stream, granularity, 1) for stream, granularity in beside if stream is not None]
@@ -248,7 +251,10 @@ def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: i
     for stream, granularity, layers in read:
         column = stream.columns(granularity)["states"]
         lengths = stream.lengths(granularity, [uid for uid in utterance_ids if uid in stream])
-        total += int(lengths.sum()) * (layers if column.layers else 1) * column.dim * np.dtype(column.dtype).itemsize
+        width = (layers if column.layers else 1) * column.dim
+        total += int(lengths.sum()) * width * np.dtype(column.dtype).itemsize
+        if stream is not sources.mel and lengths.max(initial=0) > 1:
+            total += means.count(granularity) * int((lengths > 0).sum()) * width * np.dtype(np.float32).itemsize
     return total
 
 

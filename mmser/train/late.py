@@ -18,7 +18,7 @@ from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.heads.speech_probe import SpeechProbeOptions
 from mmser.train.crops import whole_batches
-from mmser.train.evaluate import by_length, outputs
+from mmser.train.evaluate import by_length
 from mmser.train.fusion import Fusion, fit_fusion, save_fusion
 from mmser.train.grid import Trial, run_name, trials_of
 from mmser.train.members import FUSIONS
@@ -93,7 +93,7 @@ def _fit(
 def _dev_answers(member: Tested, experiment: Experiment) -> list[_Answers]:
     part = member.part
     rows = [part.folds[number].dev for number in member.folds]
-    said = outputs(part.table, part.build, member.trained, rows, batch_size=experiment.training.batch_size)
+    said = part.ask(member.trained, rows, experiment.training)
     for place, own in enumerate(said):
         _check_numbers(member, place, own, experiment.fusion)
     return [part.answers(trained, own) for trained, own in zip(member.trained, said, strict=True)]

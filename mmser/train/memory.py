@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmser.train.evaluate import DEV_BATCHES, by_length
+from mmser.train.evaluate import ASKED_AT_ONCE, DEV_BATCHES, by_length
 from mmser.train.plan import Run, Training, order_of
 from mmser.train.sharing import batches_of, most_together, questions_of
-from mmser.train.stack import Stack, flat, part_of
+from mmser.train.stack import Stack, flat, part_of, stacks
 from mmser.train.table import Table
 
 CPU_GB = 4.0
@@ -56,18 +56,50 @@ def bytes_of_a_run(table: Table, head: nn.Module, runs: Sequence[Run], training:
     batches = batches_of(runs)
     orders = [order_of(run, 1, table.read_lengths, size) for run in dict(zip(batches, runs, strict=True)).values()]
     learnt = _largest(table, orders, size, part, end_to_end)
-    step = _own(partial(_peak, table, head, learnt, runs[0].layer, part, True), batches, alone)
-    questions = questions_of([run.dev_rows for run in runs], [run.layer for run in runs])
-    asked = [run.dev_rows for run in dict(zip(questions, runs, strict=True)).values()]
-    size *= DEV_BATCHES if end_to_end else 1
-    scored = _largest(table, [rows[by_length(table, rows)] for rows in asked], size, size, end_to_end)
-    dev = _own(partial(_peak, table, head, scored, runs[0].layer, size, False), questions, alone)
+    step = _own(
+        partial(_peak, table, head, learnt, runs[0].layer, part, True, training.metric_weight > 0), batches, alone
+    )
+    dev_rows, layers = [run.dev_rows for run in runs], [run.layer for run in runs]
+    dev = _asked(table, head, dev_rows, layers, size * (DEV_BATCHES if end_to_end else 1), alone)
     weights = sum(parameter.nbytes for parameter in head.parameters())
     buffers = sum(buffer.nbytes for buffer in head.buffers())
     rows = max(len(run.train_rows) for run in runs)
     # Rows, whether they count, keys and their copies (int64, bool), and targets twice (float32).
     epoch = rows * (8 + 1 + 2 * 8 + 2 * 4 * int(head.num_outputs))  # type: ignore[arg-type]
     return 4 * weights + buffers + epoch + max(step, dev, 2 * weights)
+
+
+def max_asked(
+    table: Table,
+    head: nn.Module,
+    rows: Sequence[NDArray[np.int64]],
+    layers: Sequence[int | None],
+    training: Training,
+) -> int:
+    """How many trained heads may be asked at once about ``rows`` and speech layers of their own; at least 1."""
+    if not stacks(head) or len(rows) == 1:
+        return 1
+    head, size = head.to(table.device), training.batch_size
+    alone = most_together(table, head, size) == 1
+    weights = sum(own.nbytes for own in [*head.parameters(), *head.buffers()])
+    held = weights + _asked(table, head, rows, layers, size, alone)
+    room = FLAT_ROOM if flat(head, table) else ROOM
+    return min(ASKED_AT_ONCE, max(1, int(_budget_bytes(table.device, training) / (room * held))))
+
+
+def _asked(
+    table: Table,
+    head: nn.Module,
+    rows: Sequence[NDArray[np.int64]],
+    layers: Sequence[int | None],
+    size: int,
+    alone: bool,
+) -> float:
+    """What is held for each of the heads that are asked about rows of their own, at the largest batch of ``size``."""
+    questions = questions_of(rows, layers)
+    orders = [own[by_length(table, own)] for own in dict(zip(questions, rows, strict=True)).values()]
+    largest = _largest(table, orders, size, size, flat(head, table))
+    return _own(partial(_peak, table, head, largest, layers[0], size, False, False), questions, alone)
 
 
 def _own(peak: Callable[[int, int], int], keys: Sequence[Hashable], alone: bool) -> float:
@@ -103,17 +135,21 @@ def _peak(
     layer: int | None,
     part: int,
     learns: bool,
+    features: bool,
     number: int,
     members: int,
 ) -> int:
-    """Bytes held at once while so many heads, in groups of so many ``members``, take a batch in parts."""
+    """Bytes held at once while so many heads, in groups of so many ``members``, take a batch in parts.
+
+    With ``features`` they also show what their last layers see, for a metric loss.
+    """
     stack, span, groups = Stack([head] * number, table.device), slice(0, number), number // members
     leaves = stack.leaves(span)
     layers = None if layer is None else torch.full((groups,), layer)
     with _Held(table.device) as held, torch.set_grad_enabled(learns):
         parts = torch.from_numpy(rows).expand(groups, -1).split(part, 1)
         batches = (table.gather(some, layers, some if learns else None, flat=flat(head, table)) for some in parts)
-        said = torch.cat([stack(leaves, batch, span, members) for batch in batches], 1)
+        said = torch.cat([stack(leaves, batch, span, members, features=features) for batch in batches], 1)
         if learns:
             torch.autograd.grad(said.sum(), leaves)
     return held.most
@@ -160,5 +196,7 @@ def _budget_bytes(device: torch.device, training: Training) -> float:
     if training.memory_gb:
         return training.memory_gb * 1e9
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 2
+        # What the allocator keeps of tensors that are gone is free too: what ran before must not change the answer.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 2
     return CPU_GB * 1e9

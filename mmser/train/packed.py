@@ -177,14 +177,18 @@ class Packed:
         """
         if self.of is not None:
             return self.of.moments(rows, layer)
+        self.check_states(rows)
         states = self.states_of(rows)
-        if not len(states):
-            raise ProtocolError(f"{len(rows)} utterances have no states at all: nothing to standardise by")
         layers = range(len(self.values)) if layer is None else [layer]
         means, deviations = zip(*(self._moments(number, states) for number in layers), strict=True)
         if len(means) == 1:
             return means[0], deviations[0]
         return torch.stack(means), torch.stack(deviations)
+
+    def check_states(self, rows: NDArray[np.int64]) -> None:
+        """Raise ProtocolError where utterances (n,) have no states to be standardised by."""
+        if not bool(self.lengths[torch.from_numpy(rows)].any()):
+            raise ProtocolError(f"{len(rows)} utterances have no states at all: nothing to standardise by")
 
     def _moments(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         first = self.values[layer, states[0]].double()

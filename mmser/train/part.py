@@ -1,6 +1,6 @@
 """A head of an experiment on its way: ready to train, then tested."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mmser.train.evaluate import outputs
 from mmser.train.grid import Trial
-from mmser.train.plan import Run, Trained
+from mmser.train.memory import max_asked
+from mmser.train.plan import Run, Trained, Training
 from mmser.train.protocol import Fold
 from mmser.train.results import Outcome
+from mmser.train.stack import initial_head
 from mmser.train.table import Table
 from mmser.train.targets import Targets
 
@@ -35,6 +38,12 @@ class Part:
     runs: list[Run]
     digests: list[str]
     """Of each run, of all that its weights follow from (:func:`mmser.train.prepare.digests_of`)."""
+
+    def ask(self, trained: Sequence[Trained], rows: Sequence[NDArray[np.int64]], training: Training) -> list[Tensor]:
+        """What heads say of rows of their own, (len(rows[i]), C + K) each; as many at once as memory may hold."""
+        layers = [one.run.layer for one in trained]
+        most = max_asked(self.table, initial_head(self.build, 0), rows, layers, training)
+        return outputs(self.table, self.build, trained, rows, batch_size=training.batch_size, max_stacked=most)
 
     def answers(self, trained: Trained, said: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What a head's outputs (n, C + K) mean: posteriors (n, C), and ratings (n, K) on the corpus's own scale."""

@@ -177,6 +177,9 @@ def _layers(sources: Sources, experiment: Experiment) -> list[int]:
         return speech_layers(first, experiment.layer)
     if MIX in experiment.try_layers:
         raise ProtocolError(f"--try-layers takes numbers; {MIX} is a head of another shape: train it apart")
+    several = [asked for asked in experiment.try_layers if "," in asked]
+    if several:
+        raise ProtocolError(f"--try-layers: {several[0]!r} are several layers; expected an entry for each")
     layers = [layer for asked in experiment.try_layers for layer in speech_layers(first, asked)]
     if len(set(layers)) < len(layers):
         raise ProtocolError(f"--try-layers {','.join(experiment.try_layers)}: a layer is named twice")
@@ -205,17 +208,17 @@ def read_states(
     return table, layers
 
 
-def part_of(one: Prepared, number: int, table: Table, layers: Sequence[int]) -> Part:
+def part_of(one: Prepared, number: int, table: Table, inputs: Inputs, layers: Sequence[int]) -> Part:
     """A member of an experiment, ready to train.
 
     Args:
         one: the experiment.
         number: the member's.
-        table: the states of :func:`read_states`, of all chosen utterances.
-        layers: the speech layers in it.
+        table: what it reads of the states of :func:`read_states`, of all chosen utterances.
+        inputs: the sizes of that (:func:`inputs_of`): the same for all experiments of one shape, as the table.
+        layers: the speech layers in the states.
     """
     member, experiment, chosen = one.members[number], one.experiment, one.chosen
-    own, inputs = inputs_of(one, number, table)
     about: dict[str, Any] = {
         "labels": list(chosen.labels),
         "dimensions": list(chosen.dimensions),
@@ -234,7 +237,7 @@ def part_of(one: Prepared, number: int, table: Table, layers: Sequence[int]) -> 
     cells, runs = runs_of(one, number, layers)
     build = partial(HEADS[member.head].build, inputs, targets.num_outputs, one.options[number])
     digests = digests_of(one, number, cells, runs)
-    return Part(member.name, own, targets, build, about, chosen.folds, trials, cells, runs, digests)
+    return Part(member.name, table, targets, build, about, chosen.folds, trials, cells, runs, digests)
 
 
 def inputs_of(one: Prepared, number: int, table: Table) -> tuple[Table, Inputs]:
@@ -324,6 +327,17 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
         "utterances": rows["utterances"],
         "speakers": rows["speakers"] if experiment.normalise == "speaker" else None,
     }
+
+
+def means_held(one: Prepared) -> list[str]:
+    """The granularities, ``token`` included, of which the members hold means: once for each that reads no more."""
+    found: list[str] = []
+    for member, options in zip(one.members, one.options, strict=True):
+        kind = HEADS[member.head]
+        if kind.reads_means(options):
+            found += member.granularities if kind.needs_speech else ()
+            found += ["token"] if kind.reads_text(options) else []
+    return found
 
 
 def device_of(asked: str) -> torch.device:

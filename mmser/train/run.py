@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mmser.cache import Cache
 from mmser.train.conclude import Result, conclude
-from mmser.train.evaluate import outputs
 from mmser.train.folder import check_run_folder, is_settled, locked, settle_folder, write_csv
 from mmser.train.grid import chosen_by_dev, described, dev_scores_of
 from mmser.train.late import averaged, concatenated, fitted, without_oracle
@@ -21,7 +20,7 @@ from mmser.train.options import Experiment
 from mmser.train.oracle import load_outputs
 from mmser.train.part import Part, Tested
 from mmser.train.plan import Trained
-from mmser.train.prepare import Prepared, device_of, part_of, prepare, read_states
+from mmser.train.prepare import Prepared, device_of, inputs_of, part_of, prepare, read_states
 from mmser.train.results import Outcome
 from mmser.train.unread import unread_notes
 
@@ -95,7 +94,8 @@ def train_heads(
         table, layers = read_states(asked, device)
         tested: list[list[Tested]] = [[] for _ in asked]
         for number in range(len(asked[0].members)):
-            parts = [part_of(one, number, table, layers) for one in asked]
+            own_table, inputs = inputs_of(asked[0], number, table)  # once: means are a table of their own
+            parts = [part_of(one, number, own_table, inputs, layers) for one in asked]
             trained = train_once(parts, folders, experiments[0], report, lent or {}, tensorboard=tensorboard)
             for own, part, experiment, folder, runs in zip(tested, parts, experiments, folders, trained, strict=True):
                 own.append(_test(part, runs, experiment, folder))
@@ -133,7 +133,7 @@ def _test(part: Part, trained: Sequence[Trained], experiment: Experiment, folder
     tested = [i for i, (fold, trial) in enumerate(part.cells) if best[fold] == trial]
     numbers, of_tested = [part.cells[i][0] for i in tested], [trained[i] for i in tested]
     rows = [part.folds[number].test for number in numbers]
-    said = outputs(part.table, part.build, of_tested, rows, batch_size=experiment.training.batch_size)
+    said = part.ask(of_tested, rows, experiment.training)
     oracle: list[Outcome] = []
     if experiment.report_oracle:
         would_say = [load_outputs(folder / "oracle", part.runs[i]) for i in tested]

@@ -6,6 +6,7 @@ the engine's side only what a run owns by definition (:mod:`mmser.train.plan`): 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,11 @@ from mmser.train.stack import initial_head, stacks
 from mmser.train.table import Table
 from mmser.train.targets import Targets
 
+_repeatable = partial(torch.backends.cudnn.flags, enabled=True, deterministic=True, allow_tf32=False)
+"""Convolutions on a GPU that say the same each time, in all of float32's digits."""
 
+
+@_repeatable()
 def train_serially(
     table: Table,
     targets: Targets,
@@ -175,6 +180,7 @@ def _contrast(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
 
 
 @torch.no_grad()
+@_repeatable()
 def answers(head: nn.Module, table: Table, rows: NDArray[np.int64], layer: int | None, batch_size: int) -> Tensor:
     """What one head says of ``rows``, dropout off, whole utterances: (len(rows), C + K) on the CPU."""
     head.eval()
@@ -250,8 +256,16 @@ def _states(stream: Packed, row: int, layer: int | None) -> Tensor:
     return own[:, layer or 0]
 
 
+def check_states(head: nn.Module, table: Table, run: Run) -> None:
+    """Raise ProtocolError where a run's training rows have no states of a stream that the head standardises."""
+    for module in head.modules():
+        if isinstance(module, Standardise):
+            table.streams[module.stream].origin.check_states(run.train_rows)
+
+
 def _standardise(head: nn.Module, table: Table, run: Run) -> None:
     """Mean and deviation of every feature over the training rows, from all their states at once."""
+    check_states(head, table, run)
     for module in head.modules():
         if isinstance(module, Standardise):
             layer = run.layer if module.stream in table.speech else 0
