@@ -60,6 +60,18 @@ def test_the_table_is_that_of_the_predictions(ablation: Path) -> None:
     assert table["ccc_valence"].notna().sum() == 1
 
 
+def test_means_of_folds_are_those_of_the_summary(ablation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ablation / "cells" / "both", tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    asked = {"ua_of_folds": 0.25, "wa_of_folds": 0.5}  # of the toy cache's even folds all would be one number
+    summary["lines"][0] |= asked
+    summary["rating_lines"][0]["ccc_of_folds"] = 0.75
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write_report(folder)
+    (line,) = pd.read_csv(folder / "table.csv").to_dict("records")
+    assert {name: line[name] for name in (*asked, "ccc_valence_of_folds")} == {**asked, "ccc_valence_of_folds": 0.75}
+
+
 def test_p_is_that_of_every_swap_of_speakers_and_adjusted_over_the_table(ablation: Path) -> None:
     table = pd.read_csv(ablation / "table.csv").set_index("name")
     base, by_hand = predictions(ablation, "probe-word-0"), {}

@@ -31,7 +31,7 @@ def export(head: Path, path: Path, output: Output) -> None:
     file. Needs pip install mmser[onnx].
 
     \b
-    mmser export runs/emodb/coattention-word-mix/heads/coattention-fold0-seed0 --onnx emotion.onnx
+    mmser export runs/demo/coattention/heads/coattention-fold0-seed0 --onnx emotion.onnx
     """
     from mmser.publish.onnx_file import export_onnx
 
@@ -51,7 +51,7 @@ def hub() -> None:
     """Share trained heads on the Hugging Face hub.
 
     \b
-    mmser hub push runs/emodb/coattention-word-mix/heads/coattention-fold0-seed0 me/emotion-head --private
+    mmser hub push runs/demo/coattention/heads/coattention-fold0-seed0 me/emotion-head --private
     """
 
 
@@ -67,7 +67,7 @@ def push(head: Path, repo: str, private: bool, dry_run: bool, output: Output) ->
     Up go config.json, model.safetensors and README.md, and nothing else.
 
     \b
-    mmser hub push runs/emodb/coattention-word-mix/heads/coattention-fold0-seed0 me/emotion-head --dry-run
+    mmser hub push runs/demo/coattention/heads/coattention-fold0-seed0 me/emotion-head --dry-run
     """
     from mmser.publish import hub as publish
 

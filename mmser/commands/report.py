@@ -58,7 +58,7 @@ def report(
 
     \b
     mmser report runs/emodb
-    mmser report runs/zhao2022 --baseline text-probe
+    mmser report runs/zhao2022 --baseline "text alone"
     mmser report runs/emodb --explore cache/emodb --with-audio
     mmser report runs/zhao2022 --explore cache/iemocap --explore-row "early, word" --explore-row "text alone"
     """

@@ -167,11 +167,13 @@ def frame_of(study: Study, examined: Sequence[Examined], baseline: Row) -> pd.Da
         if one.row.line is not None:
             line = one.row.line
             row |= {"ua": line.ua, "ua_low": line.interval.low, "ua_high": line.interval.high, "wa": line.wa}
-            row |= {"macro_f1": line.macro_f1, "ece": line.ece, "ua_of_folds": line.ua_of_folds}
+            row |= {"macro_f1": line.macro_f1, "ece": line.ece}
+            row |= {"ua_of_folds": line.ua_of_folds, "wa_of_folds": line.wa_of_folds}
             row |= _p_values(one, "UA", "ua")
         for rated in one.row.ratings:
             key = f"ccc_{rated.dimension}"
             row |= {key: rated.ccc, f"{key}_low": rated.interval.low, f"{key}_high": rated.interval.high}
+            row |= {f"{key}_of_folds": rated.ccc_of_folds}
             row |= _p_values(one, f"CCC of {rated.dimension}", key)
         rows.append({**row, "baseline": one.row is baseline, "not_compared": str(one.not_compared or "")})
     table = pd.DataFrame(rows)
