@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 from small_ablation import CELLS, LABEL, ROWS
+from small_cache import write_cache
 from test_cli_train import mmser
 from test_runs import brute_force
 
@@ -27,6 +28,7 @@ from mmser.report.read import Study, read_study
 from mmser.report.run import write_report
 from mmser.report.tables import latex_of, markdown_of
 from mmser.statistics import holm
+from mmser.train.options import Experiment, Training
 from mmser.train.run import train_head
 
 
@@ -215,6 +217,17 @@ def test_only_heads_that_dev_chose_are_looked_at(study: Study) -> None:
     assert chosen == set(zip(results["fold"], results["seed"], results["learning_rate"], strict=True))
 
 
+def test_a_member_with_one_setting_is_looked_at_beside_others_with_several(tmp_path: Path) -> None:
+    short = Training(epochs=1, batch_size=16)
+    tried = Experiment(head="late-fusion", try_layers=("0", "9"), seeds=1, settings={"hidden": 4}, training=short)
+    train_head(write_cache(tmp_path / "toy"), replace(tried, fusion="concat"), tmp_path / "run")
+    rows = {row.head: row for row in read_study(tmp_path / "run").rows}
+    assert {name: len(head_folders(row)) for name, row in rows.items()} == dict.fromkeys(rows, 6)
+    assert "text-probe" in rows
+    assert "late-fusion" in rows
+    assert all(course(row) is not None for row in rows.values())
+
+
 def test_courses_are_those_of_the_histories(study: Study) -> None:
     row = study.row("probe-word-4")
     configs = [json.loads(path.read_text()) for path in row.folder.glob("heads/*/config.json")]
@@ -359,7 +372,7 @@ def test_a_damaged_head_is_named(ablation: Path, tmp_path: Path, cell: str, edit
 def test_a_damaged_table_of_trials_is_named(ablation: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ablation / "cells" / "tried", tmp_path / "run")
     (folder / "trials.csv").write_text("")
-    with pytest.raises(ProtocolError, match=r"trials\.csv: not the table that mmser train-head writes .*; delete the"):
+    with pytest.raises(ProtocolError, match=r"trials\.csv: not readable as CSV .*; delete the run's summary"):
         write_report(folder)
 
 
