@@ -26,7 +26,7 @@ from mmser.report.heads import course, head_folders, layer_weights
 from mmser.report.page import figures_of
 from mmser.report.read import Study, read_study
 from mmser.report.run import write_report
-from mmser.report.tables import latex_of, markdown_of
+from mmser.report.tables import latex_of, markdown_of, table_of
 from mmser.statistics import holm
 from mmser.train.options import Experiment, Training
 from mmser.train.run import train_head
@@ -120,6 +120,23 @@ def test_rows_that_lack_utterances_are_compared_on_the_rest_and_one_note_says_so
     assert note.endswith(f"Nor, for that reason: {ROWS['probe-word-mix']}")
     assert sum("Not all rows were tested on the same utterances" in note for note in written.table.notes) == 1
     assert len(written.table.notes) == 5  # the figures, p, unlike utterances, too few in common, other seeds
+
+
+def test_the_notes_say_what_was_resampled_and_swapped_where_rows_differ(study: Study) -> None:
+    baseline = study.row("probe-word-0")
+    examined = examine(study, baseline)
+    told = table_of(study, examined, baseline).notes
+    assert "by bootstrap over speakers." in told[0]
+    assert "by paired permutation of speakers, " in told[1]
+    line = baseline.line
+    assert line is not None
+    of_one = replace(baseline, line=replace(line, interval=replace(line.interval, unit="utterance")))
+    differences = {name: replace(own, unit="utterance", clusters=5) for name, own in examined[1].differences.items()}
+    last = replace(examined[1], row=of_one, differences=differences)
+    told = table_of(study, [examined[0], last, *examined[2:]], baseline).notes
+    assert "by bootstrap over speakers (over utterances where no two speakers are known)." in told[0]
+    assert "by paired permutation of speakers (of utterances where no two speakers are known), " in told[1]
+    assert "With 5 utterances no p is below" in told[1]
 
 
 def test_the_baseline_is_chosen_by_name_or_label(ablation: Path, tmp_path: Path) -> None:

@@ -257,7 +257,27 @@ def test_two_runs_are_compared_on_the_same_utterances(runs: Path) -> None:
     assert ccc.p == brute_force(told, *rated, speakers[known], mean_ccc)
     ps = sorted(one.p for one in found.values())
     assert sorted(one.p_holm for one in found.values()) == pytest.approx([min(1, 2 * ps[0]), max(2 * ps[0], ps[1])])
-    assert ua.clusters == 6
+    assert (ua.clusters, ua.unit) == (6, "speaker")
+
+
+def test_where_no_two_speakers_are_known_utterances_are_swapped_and_it_is_said(runs: Path, tmp_path: Path) -> None:
+    names = ("layer-9", "layer-0")
+    alone = [change(runs / name, lambda own: own.assign(speaker=""), tmp_path / "alone" / name) for name in names]
+    assert {(one.clusters, one.unit) for one in compare(alone, num_permutations=99)} == {
+        (54, "utterance"),
+        (53, "utterance"),
+    }
+    told = mmser("runs", "compare", *alone).stdout.splitlines()[-1]
+    assert told == "paired permutation test over 53 utterances"
+
+    def rated_of_one(own: pd.DataFrame) -> pd.DataFrame:
+        return own.assign(truth_valence=own["truth_valence"].where(own["speaker"] == own["speaker"].iloc[0], ""))
+
+    mixed = [change(runs / name, rated_of_one, tmp_path / "mixed" / name) for name in names]
+    assert mmser("runs", "compare", *mixed).stdout.splitlines()[-2:] == [
+        "UA: paired permutation test over 6 speakers; with so few speakers p cannot fall below 0.031",
+        "CCC of valence: paired permutation test over 9 utterances; with so few utterances p cannot fall below 0.0039",
+    ]
 
 
 def test_the_heads_of_one_fusion_are_compared(runs: Path) -> None:

@@ -137,8 +137,8 @@ class Runs:
 def compare(*runs: Runs | str | Path) -> pd.DataFrame:
     """Whether one of several runs is better than another on the same utterances; of one, all its heads.
 
-    Paired permutation test in which a speaker's predictions are swapped together, adjusted for all pairs (Holm):
-    ``mmser runs compare``.
+    Paired permutation test in which a speaker's predictions are swapped together (where no two speakers are known, an
+    utterance's; ``unit`` says which), adjusted for all pairs (Holm): ``mmser runs compare``.
 
     Returns:
         A row a pair and figure, as :class:`mmser.train.compare.Difference`.

@@ -1,7 +1,7 @@
 """The table of a report: for people (page, Markdown, LaTeX) and for programs (CSV)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -122,18 +122,18 @@ def _utterances(one: Examined) -> Cell:
 
 def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
     lines = [line for one in examined for line in (one.row.line, *one.row.ratings) if line is not None]
-    unit = lines[0].interval.unit
     notes = [
         "UA, WA, macro F1 and CCC are of the test utterances of all folds together, UA and CCC the mean over seeds; "
-        f"the intervals are by bootstrap over {unit}s."
+        f"the intervals are by bootstrap {_of_units('over', {line.interval.unit for line in lines})}."
     ]
     tests = [test for one in examined for test in one.differences.values()]
     if tests:
-        num = min(test.clusters for test in tests)
+        num, unit = min((test.clusters, test.unit) for test in tests)
         least = f" With {num} {unit}s no p is below {2 / 2**num:.2g} before that." if num <= 10 else ""
         notes.append(
-            f"p: difference from {baseline.label}, two-sided, by paired permutation of {unit}s, adjusted for all "
-            f"{len(tests)} tests of the table (Holm).{least}"
+            f"p: difference from {baseline.label}, two-sided, by paired permutation "
+            f"{_of_units('of', {test.unit for test in tests})}, adjusted for all {len(tests)} tests of the table "
+            f"(Holm).{least}"
         )
     if _is_on_fewer(examined):
         notes.append(
@@ -141,6 +141,18 @@ def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
             "were both tested on ('9 of 10': nine of the row's ten), all else of the row's own."
         )
     return notes + _not_compared(examined)
+
+
+def _of_units(preposition: str, units: Set[str]) -> str:
+    """What was resampled or swapped, in all rows together.
+
+    >>> _of_units("over", {"utterance"})
+    'over utterances'
+    """
+    if len(units) > 1:
+        return f"{preposition} speakers ({preposition} utterances where no two speakers are known)"
+    (unit,) = units
+    return f"{preposition} {unit}s"
 
 
 def _not_compared(examined: Sequence[Examined]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,11 +36,14 @@ class Difference:
     """Mean over seeds, of all these utterances together."""
     value_other: float
     p: float
-    """Two-sided, by paired permutation of speakers."""
+    """Two-sided, by paired permutation of ``unit``."""
     p_holm: float
     """Adjusted for all differences that were looked at together."""
     clusters: int
-    """Speakers whose predictions were swapped; with n of them p cannot fall below 2 / 2**n."""
+    """How many units were swapped; with n of them p cannot fall below 2 / 2**n."""
+    unit: Literal["speaker", "utterance"]
+    """Whose predictions were swapped together, under all seeds; ``"utterance"`` where no speaker is known, or all are
+    one's."""
     utterances: int
     """Those that both were tested on: values and p are of them."""
     utterances_one: int
@@ -102,8 +105,9 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
     """Test every pair of run folders, or all heads of one folder, and adjust for having looked at all pairs (Holm).
 
     Of several folders each stands for its last head: a late fusion, not its members. Predictions of all seeds are
-    compared seed by seed; those of one speaker are swapped together, under all seeds. Where one of a pair was not
-    tested on some utterances of the other, which are few, the pair is compared on those of both.
+    compared seed by seed; those of one speaker are swapped together, under all seeds (where no two speakers are known,
+    those of one utterance). Where one of a pair was not tested on some utterances of the other, which are few, the pair
+    is compared on those of both.
 
     Raises:
         ProtocolError: a folder is not finished, or there is one head only.
@@ -140,7 +144,7 @@ def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> 
     found = []
     for figure, truth, said in _figures(first, second):
         known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
-        seeds, (who, _) = first["seed"].to_numpy()[known], clusters(np.flatnonzero(known), speakers, ids)
+        seeds, (who, unit) = first["seed"].to_numpy()[known], clusters(np.flatnonzero(known), speakers, ids)
         told, (a, b) = truth[known], (own[known] for own in said)
         if figure == "UA":  # every seed has the same truths, so all together is the mean over seeds
             metric: Callable[[Any, Any], float] = unweighted_average_recall
@@ -156,7 +160,7 @@ def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> 
             metric = _over_seeds(seeds)
             p = paired_concordance_test(told, a, b, who, seeds, num_permutations=num_permutations)
         values, num = (metric(told, a), metric(told, b)), len(np.unique(who))
-        found.append(Difference(one[0], other[0], figure, *values, p=p, p_holm=p, clusters=num, **counts))
+        found.append(Difference(one[0], other[0], figure, *values, p=p, p_holm=p, clusters=num, unit=unit, **counts))
     return found
 
 
