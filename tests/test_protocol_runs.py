@@ -326,6 +326,17 @@ def test_what_cannot_be_done(cache: Path, tmp_path: Path, experiment: Experiment
         train_head(cache, experiment, tmp_path / "run")
 
 
+@pytest.mark.parametrize("cell", ["-inf", "inf", "nan"])
+def test_a_rating_that_is_not_finite_is_refused(tmp_path: Path, cell: str) -> None:
+    rows = make_rows()
+    rows["joy"] = "1"
+    rows.loc[3, "joy"] = cell
+    experiment = replace(RATED, dimensions=("joy",))
+    message = f"utterance {rows['utterance_id'][3]!r}: column 'joy' holds {cell!r}; expected a number, or nothing"
+    with pytest.raises(ProtocolError, match=message):
+        train_head(write_cache(tmp_path / "toy", rows), experiment, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
