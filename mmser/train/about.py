@@ -168,6 +168,10 @@ def _listed(config: Mapping[str, Any], name: str, kind: type, path: Path) -> tup
 
 def _streams(streams: Any, path: Path) -> dict[str, Mapping[str, Any]]:
     made = streams.values() if isinstance(streams, dict) else [None]
-    if not all(isinstance(one, dict) and isinstance(one.get("recipe"), dict) for one in made):
-        raise MmserError(f"{path}: streams is {streams!r}; expected the recipe of each, by name")
+    for one in made:
+        if not isinstance(one, dict) or not isinstance(one.get("recipe"), dict):
+            raise MmserError(f"{path}: streams is {streams!r}; expected the recipe of each, by name")
+        provenance = one.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise MmserError(f"{path}: the provenance of a stream is {provenance!r}; expected an object")
     return dict(streams)
