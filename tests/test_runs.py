@@ -82,7 +82,7 @@ def test_what_nothing_reads_is_not_shown(runs: Path, tmp_path: Path) -> None:
     assert fused["fusion"] == "mean"
     assert "dimensions" not in fused
     assert {"head", "layer", "granularity", "label", "folds", "seeds", "learning_rate"} <= set(rated)
-    for of_another_version in ({"wings": 2}, {"head": "unheard-of"}, {"settings": 3}, {"members": 3}):
+    for of_another_version in ({"wings": 2}, {"head": "unheard-of"}, {"members": 3}):
         folder = tmp_path / next(iter(of_another_version))
         edited(runs / "fusion", folder, "config.json", lambda own: own["experiment"].update(of_another_version))  # noqa: B023
         assert "dimensions" in shown_fields(folder)
@@ -151,6 +151,8 @@ DAMAGED = [
     ("config.json", lambda _: {}, r"it lacks 'experiment'"),
     ("config.json", lambda stored: stored.update(experiment=3), r"experiment is 3, expected an object"),
     ("config.json", lambda stored: stored["experiment"].clear(), r"experiment lacks 'head'"),
+    ("config.json", lambda stored: stored["experiment"].__delitem__("settings"), r"experiment lacks 'settings'"),
+    ("config.json", lambda stored: stored["experiment"].update(settings=3), r"settings is 3, expected an object"),
     ("config.json", lambda stored: stored.update(streams=[]), r"streams is \[\], expected an object"),
 ]
 

@@ -20,7 +20,14 @@ from mmser.train.options import Experiment, Training
 from mmser.train.results import Line, RatingLine
 
 _CONFIG = {
-    "experiment": {"head": str, "protocol": str, "granularity": str, "layer": str, "training": dict[str, Any]},
+    "experiment": {
+        "head": str,
+        "protocol": str,
+        "granularity": str,
+        "layer": str,
+        "settings": dict[str, Any],
+        "training": dict[str, Any],
+    },
     "cache": str,
     "shards": dict[str, tuple[str, ...]],
 }
