@@ -204,6 +204,17 @@ def test_ratings_have_figures_of_their_own(ablation: Path, study: Study, tmp_pat
     assert keys == ["intervals", "training"]
 
 
+def test_a_dimension_is_no_markup_on_an_axis(study: Study) -> None:
+    (rated,) = study.row("both").ratings
+    rows = [replace(study.row(name), ratings=(replace(rated, dimension="<b>x</b>"),)) for name in CELLS if "9" in name]
+    examined = [replace(own, row=row) for own, row in zip(examine(study, rows[0]), rows, strict=False)]
+    drawn = {
+        figure.key: figure.drawings[1] for figure in figures_of(examined) if figure.key in ("intervals", "granularity")
+    }
+    titles = [drawn["intervals"].layout["xaxis"]["title"], drawn["granularity"].layout["yaxis"]["title"]]
+    assert titles == [{"text": "CCC of &lt;b&gt;x&lt;/b&gt;"}] * 2
+
+
 def test_every_drawing_is_what_plotly_knows(study: Study) -> None:
     for figure in figures_of(examine(study, study.rows[0])):
         for drawing in figure.drawings:
