@@ -20,8 +20,9 @@ from mmser.heads import Head
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.report.read import read_study
 from mmser.statistics import holm
-from mmser.train.compare import compare, find_runs
+from mmser.train.compare import compare
 from mmser.train.run import train_head
+from mmser.train.runs import find_runs
 
 
 @pytest.fixture(scope="module")
@@ -297,9 +298,19 @@ def test_p_is_adjusted_for_all_pairs_together(runs: Path) -> None:
 
 
 def change(folder: Path, edit, to: Path) -> Path:
+    """A copy of a run folder with other predictions, and with results and a summary of the same rows and classes."""
     shutil.copytree(folder, to)
     table = edit(pd.read_csv(to / "predictions.csv", keep_default_na=False))
+    labels = sorted(set(table.get("truth", [])))
+    table = table.assign(**{f"p_{label}": 0.0 for label in labels if f"p_{label}" not in table})
     table.to_csv(to / "predictions.csv", index=False)
+    results = table.groupby(["head", "fold", "seed"]).size().rename("num_test").reset_index()
+    rest = {"learning_rate": 0.1, "weight_decay": 0.0, "best_epoch": 1, "dev_score": 0.5}
+    results.assign(**rest).to_csv(to / "results.csv", index=False)
+    summary = json.loads((to / "summary.json").read_text())
+    for line in summary["lines"]:
+        line["confusion"] = [[0] * len(labels)] * len(labels)
+    (to / "summary.json").write_text(json.dumps({**summary, "labels": labels}))
     return to
 
 
@@ -363,3 +374,25 @@ def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ProtocolError, match=message):
             compare(folders)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda own: own[:-1], r"\d rows of 'speech-probe', fold 's10', seed 1; expected 9, as results\.csv has it"),
+        (lambda own: own[:0], "no rows, expected one for each test utterance"),
+        (lambda own: own.drop(columns="prediction"), r"no column 'prediction', which summary\.json asks for"),
+        (lambda own: own.assign(seed=["x", *own["seed"][1:]]), "not every seed is a whole number"),
+        (lambda own: own.iloc[[1, *range(1, len(own))]], r"utterance '\w+' twice of 'speech-probe', seed 0; expected"),
+        (
+            lambda own: own.assign(utterance_id=["other", *own["utterance_id"][1:]]),
+            "utterance 'other' of 'speech-probe' under 1 seeds; expected all 2",
+        ),
+    ],
+)
+def test_damaged_predictions_are_not_compared(runs: Path, tmp_path: Path, edit, message: str) -> None:
+    folder = shutil.copytree(runs / "layer-9", tmp_path / "run")
+    edit(pd.read_csv(folder / "predictions.csv", keep_default_na=False)).to_csv(folder / "predictions.csv", index=False)
+    again = "; delete the run's summary.json and run the same command again, which writes both anew"
+    with pytest.raises(ProtocolError, match=rf"^{folder / 'predictions.csv'}: {message}.*{again}$"):
+        compare([runs / "layer-0", folder])

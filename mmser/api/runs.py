@@ -12,7 +12,7 @@ from mmser.api.figures import confusion_figure, layers_figure
 from mmser.heads import Head
 from mmser.show import counted
 from mmser.train.compare import compare as compare_folders
-from mmser.train.compare import read_predictions
+from mmser.train.predictions import read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 from mmser.train.stored import read_config, read_oracle, read_results, read_summary
 

@@ -37,7 +37,7 @@ def list_(root: Path, output: Output) -> None:
     \b
     mmser runs list
     """
-    from mmser.train.compare import find_runs
+    from mmser.train.runs import find_runs
 
     found = [_listed(folder) for folder in find_runs(root)]
     output.give({"root": str(root), "runs": found}, lambda: _show_list(root, found))

@@ -18,9 +18,9 @@ from mmser.report.explorer_sound import encoded
 from mmser.train.about import load_about
 from mmser.train.apply import Applied, apply, sources_of
 from mmser.train.columns import stored_column
-from mmser.train.compare import read_json
 from mmser.train.features import Sources
 from mmser.train.once import Report
+from mmser.train.runs import read_json
 from mmser.train.stored import rejected_heads
 from mmser.units import FrameGrid
 

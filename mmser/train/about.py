@@ -11,8 +11,8 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS, Head, HeadKind
 from mmser.heads.store import load_head
 from mmser.records import TIERS
-from mmser.train.compare import find_runs
 from mmser.train.options import NORMALISATIONS
+from mmser.train.runs import find_runs
 
 _FREE = ("layers", "granularities", "text_column")
 """Of a recipe: what more is stored, and which column the words stood in, says nothing about how states are made."""

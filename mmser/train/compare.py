@@ -1,6 +1,5 @@
-"""Run folders beside each other: what each holds, and whether one is better than another where both were tested."""
+"""Run folders beside each other: whether one is better than another where both were tested."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,13 +14,9 @@ from mmser.errors import ProtocolError
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.statistics import holm, paired_concordance_test, paired_permutation_test
 from mmser.train.aligned import ComparisonError, Named, aligned, num_utterances, truths
+from mmser.train.predictions import check_predictions, read_predictions
 from mmser.train.results import clusters
-
-_TEXT = {"utterance_id": str, "speaker": str, "truth": str, "prediction": str, "fold": str, "head": str}
-
-
-BOTH_ANEW = "delete the run's summary.json and run the same command again, which writes both anew"
-"""What to do about a table that is damaged."""
+from mmser.train.stored import read_summary
 
 
 @dataclass(frozen=True)
@@ -56,51 +51,6 @@ class Difference:
         return self.utterances < max(self.utterances_one, self.utterances_other)
 
 
-def find_runs(root: Path) -> list[Path]:
-    """Run folders at or below ``root``, sorted, those of which a file is damaged too.
-
-    Raises:
-        ProtocolError: there is no such folder.
-    """
-    if not root.is_dir():
-        raise ProtocolError(f"{root}: no such folder; run folders are written by mmser train-head")
-    return sorted(path.parent for path in root.rglob("config.json") if is_run(path.parent))
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder that has a ``config.json`` is that of a run: models and heads have such a file too."""
-    if folder.parent.name == "heads" and (folder.parent.parent / "config.json").exists():
-        return False  # a head of a run; there are many, so they are not read
-    try:
-        if "experiment" in read_json(folder / "config.json"):
-            return True
-    except ProtocolError:
-        pass  # a run is one still if its config is damaged
-    return (folder / "summary.json").exists() or any(folder.glob("heads/*/config.json"))
-
-
-def read_json(path: Path, *, remedy: str = "") -> dict[str, Any]:
-    """A JSON object of a run folder.
-
-    Args:
-        path: the file.
-        remedy: what to do where it is damaged.
-
-    Raises:
-        ProtocolError: it is not there, or damaged.
-    """
-    end = f"; {remedy}" if remedy else ""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ProtocolError(f"{path}: no such file; expected the folder of a finished mmser train-head") from None
-    except (OSError, ValueError) as error:
-        raise ProtocolError(f"{path}: not readable as JSON ({error}){end}") from error
-    if not isinstance(found, dict):
-        raise ProtocolError(f"{path}: expected a JSON object{end}")
-    return found
-
-
 def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Difference]:
     """Test every pair of run folders, or all heads of one folder, and adjust for having looked at all pairs (Holm).
 
@@ -110,11 +60,11 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
     is compared on those of both.
 
     Raises:
-        ProtocolError: a folder is not finished, or there is one head only.
+        ProtocolError: a folder is not finished, a file of it is damaged, or there is one head only.
         ComparisonError: as of :func:`mmser.train.aligned.aligned`. (Of runs for several tasks, the figures that both
             have are compared.)
     """
-    tables = [read_predictions(folder) for folder in folders]
+    tables = [_checked(folder) for folder in folders]
     if len(folders) == 1:
         named = [(str(head), own) for head, own in tables[0].groupby("head", sort=False)]
         if len(named) < 2:
@@ -126,6 +76,12 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
         named = [(str(folder), own) for folder, own in zip(folders, last, strict=True)]
     pairs = combinations(named, 2)
     return adjusted([found for pair in pairs for found in compare_heads(*pair, num_permutations=num_permutations)])
+
+
+def _checked(folder: Path) -> pd.DataFrame:
+    table = read_predictions(folder)
+    check_predictions(folder, table, read_summary(folder))
+    return table
 
 
 def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> list[Difference]:
@@ -168,36 +124,6 @@ def adjusted(differences: Sequence[Difference]) -> list[Difference]:
     """The differences with p adjusted for having looked at all of them together (Holm)."""
     p_values = holm([one.p for one in differences])
     return [replace(one, p_holm=float(p)) for one, p in zip(differences, p_values, strict=True)]
-
-
-def read_predictions(folder: Path) -> pd.DataFrame:
-    """The predictions of a finished run folder, names as text.
-
-    Raises:
-        ProtocolError: it is not finished, or the file is damaged.
-    """
-    path = folder / "predictions.csv"
-    if not path.exists():
-        raise ProtocolError(f"{path}: no such file; {folder} is no finished run folder: train it to its end first")
-    try:
-        table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={})
-    except ValueError as error:  # pandas' own for an empty file or rows of unlike lengths are of this kind
-        raise ProtocolError(f"{path}: not readable as CSV ({error}); train the run again") from error
-    for name in map(str, table):
-        if name.startswith(("truth_", "prediction_")):  # ratings, among which some are not known
-            table[name] = _numbers(table[name], path)
-    lacking = [name for name in ("utterance_id", "speaker", "fold", "seed", "head") if name not in table]
-    if lacking:
-        raise ProtocolError(f"{path}: no column {lacking[0]!r}; expected what mmser train-head writes: train it again")
-    return table
-
-
-def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    strange = column[numbers.isna() & column.notna() & (column.astype(str) != "")]
-    if len(strange):
-        raise ProtocolError(f"{path}: {column.name} {strange.iloc[0]!r}, expected a number; {BOTH_ANEW}")
-    return numbers
 
 
 def _figures(

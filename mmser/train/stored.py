@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from mmser.errors import ProtocolError
-from mmser.train.compare import BOTH_ANEW, is_run, read_json
 from mmser.train.options import Experiment, Training
 from mmser.train.results import Line, RatingLine
+from mmser.train.runs import BOTH_ANEW, is_run, read_json
 
 _CONFIG = {
     "experiment": {
