@@ -332,6 +332,11 @@ def test_where_each_lacks_some_they_are_compared_on_what_both_have(runs: Path, t
     assert found.p == brute_force(truth, *said, speakers, unweighted_average_recall)
     whole = {one.figure: one for one in compare([runs / name for name in lacking])}["UA"]
     assert found.value_one != whole.value_one
+    # of s4_angry_0 no rating is known
+    ccc = {one.figure: one for one in compare(folders)}["CCC of valence"]
+    assert (ccc.utterances, ccc.utterances_one, ccc.utterances_other) == (50, 51, 52)
+    ccc = {one.figure: one for one in compare([runs / name for name in lacking])}["CCC of valence"]
+    assert (ccc.utterances, ccc.utterances_one, ccc.utterances_other, ccc.is_on_fewer) == (53, 53, 53, False)
     result = mmser("runs", "compare", *folders)
     assert "51 of 52 and 53" in result.stdout
     assert "of the utterances that both runs were tested on" in result.stdout + result.stderr

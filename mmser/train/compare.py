@@ -40,9 +40,9 @@ class Difference:
     """Whose predictions were swapped together, under all seeds; ``"utterance"`` where no speaker is known, or all are
     one's."""
     utterances: int
-    """Those that both were tested on: values and p are of them."""
+    """Those that both were tested on and whose class, or rating, is known: values and p are of them."""
     utterances_one: int
-    """Those that the one was tested on."""
+    """Those that the one was tested on and whose class, or rating, is known."""
     utterances_other: int
 
     @property
@@ -92,32 +92,32 @@ def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> 
     """
     first, second = aligned(one, other)
     speakers, ids = first["speaker"].tolist(), first["utterance_id"].tolist()
-    counts = {
-        "utterances": num_utterances(first),
-        "utterances_one": num_utterances(one[1]),
-        "utterances_other": num_utterances(other[1]),
-    }
     found = []
-    for figure, truth, said in _figures(first, second):
-        known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
+    for figure, column in _figures(first, second):
+        known, said = _is_known(first[column]), column.replace("truth", "prediction", 1)
         seeds, (who, unit) = first["seed"].to_numpy()[known], clusters(np.flatnonzero(known), speakers, ids)
-        told, (a, b) = truth[known], (own[known] for own in said)
+        told, a, b = (part.to_numpy()[known] for part in (first[column], first[said], second[said]))
         if figure == "UA":  # every seed has the same truths, so all together is the mean over seeds
             metric: Callable[[Any, Any], float] = unweighted_average_recall
             p = paired_permutation_test(metric, told, a, b, who, num_permutations=num_permutations)
         else:
             for name, own in ((one[0], a), (other[0], b)):
-                odd = int((~np.isfinite(own)).sum())
-                if odd:
-                    raise ComparisonError(
-                        f"{odd} of the {len(own)} answers of {name} that make its {figure} are no finite numbers",
-                        "train it with a lower --learning-rate, or compare others",
-                    )
+                _check_finite(own, name, figure)
             metric = _over_seeds(seeds)
             p = paired_concordance_test(told, a, b, who, seeds, num_permutations=num_permutations)
         values, num = (metric(told, a), metric(told, b)), len(np.unique(who))
-        found.append(Difference(one[0], other[0], figure, *values, p=p, p_holm=p, clusters=num, unit=unit, **counts))
+        counts = [num_utterances(own[_is_known(own[column])]) for own in (first, one[1], other[1])]
+        found.append(Difference(one[0], other[0], figure, *values, p, p, num, unit, *counts))
     return found
+
+
+def _check_finite(said: NDArray[Any], name: str, figure: str) -> None:
+    odd = int((~np.isfinite(said)).sum())
+    if odd:
+        raise ComparisonError(
+            f"{odd} of the {len(said)} answers of {name} that make its {figure} are no finite numbers",
+            "train it with a lower --learning-rate, or compare others",
+        )
 
 
 def adjusted(differences: Sequence[Difference]) -> list[Difference]:
@@ -126,21 +126,14 @@ def adjusted(differences: Sequence[Difference]) -> list[Difference]:
     return [replace(one, p_holm=float(p)) for one, p in zip(differences, p_values, strict=True)]
 
 
-def _figures(
-    one: pd.DataFrame, other: pd.DataFrame
-) -> list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]]:
-    """What can be compared: its name, the truth, and the predictions of both."""
-    figures: list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]] = []
-    for column in truths(one):
-        if column not in other:
-            continue
-        said = "prediction" + column.removeprefix("truth")
-        if column == "truth":
-            figures.append(("UA", one[column].to_numpy(), (one[said].to_numpy(), other[said].to_numpy())))
-            continue
-        truth, a, b = (part.to_numpy() for part in (one[column], one[said], other[said]))
-        figures.append((f"CCC of {column.removeprefix('truth_')}", truth, (a, b)))
-    return figures
+def _figures(one: pd.DataFrame, other: pd.DataFrame) -> list[tuple[str, str]]:
+    """What can be compared: its name, and the column of the truth."""
+    shared = [column for column in truths(one) if column in other]
+    return [("UA" if name == "truth" else f"CCC of {name.removeprefix('truth_')}", name) for name in shared]
+
+
+def _is_known(truth: pd.Series) -> NDArray[np.bool_]:
+    return np.asarray(truth.notna() & (truth != ""), dtype=bool)
 
 
 def _over_seeds(seeds: NDArray[Any]) -> Callable[[Any, Any], float]:
