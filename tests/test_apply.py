@@ -179,6 +179,10 @@ def test_speakers_must_be_known_where_speech_is_normalised_by_them(cache: Cache,
         ({"speech_layers_of_encoder": [0]}, "1 speech layers for a head of another number"),
         ({"normalise": "loudly"}, "normalise 'loudly'"),
         ({"streams": ["text/toy"]}, "expected the recipe of each"),
+        (
+            {"streams": {"text/toy": {"recipe": {}, "provenance": "x"}}},
+            "provenance of a stream is 'x'; expected an obj",
+        ),
         ({"features_of": ["text-probe"]}, "last layer of a late fusion"),
     ],
 )

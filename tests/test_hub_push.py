@@ -166,6 +166,52 @@ def test_a_head_that_dev_did_not_choose_has_no_figure_of_its_own(tmp_path: Path)
     assert sum(told.values()) == 6 < len(told)
 
 
+def test_a_layer_that_dev_did_not_choose_has_no_figure_of_its_own(tmp_path: Path) -> None:
+    """Layers differ in neither rate nor decay, and in one epoch have the best epoch in common."""
+    grid = replace(PROBE, seeds=1, try_layers=("0", "9"), training=Training(epochs=1))
+    train_head(write_cache(tmp_path / "toy"), grid, tmp_path / "run")
+    chosen = pd.read_csv(tmp_path / "run" / "results.csv", dtype={"fold": str}).set_index("fold")["layer"]
+    told = []
+    for head in sorted((tmp_path / "run" / "heads").iterdir()):
+        write_repository(head, "me/head", tmp_path / "made" / head.name)
+        config = json.loads((head / "config.json").read_text())
+        tested = [chosen[config["fold"]]] == config["speech_layers_of_encoder"]
+        metadata, text = card_in(tmp_path / "made" / head.name)
+        assert ("of this very head" in text) == ("model-index" in metadata) == tested
+        assert (
+            "- This head was not tested: the dev part chose another setting.\n- `UA` of the whole" in text
+        ) != tested
+        told.append(tested)
+    assert sum(told) == 6 < len(told)
+    (tmp_path / "run" / "trials.csv").unlink()
+    with pytest.raises(ProtocolError, match=r"run/trials\.csv: no such file; delete the run's summary\.json and run"):
+        write_repository(head, "me/head", tmp_path / "again")
+
+
+def test_a_head_without_a_figure_is_not_said_to_have_lost_to_another(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    table = pd.read_csv(folder / "results.csv")
+    table.assign(best_epoch=table["best_epoch"] + 1).to_csv(folder / "results.csv", index=False)
+    write_repository(folder / "heads" / NAME, "me/head", tmp_path / "made")
+    _, text = card_in(tmp_path / "made")
+    assert "dev part chose another setting" not in text
+    assert "- The tables of its run have no figure of this very head.\n- `UA` of the whole run" in text
+
+
+def test_the_card_says_how_often_the_test_part_was_opened(run: Path, head: Path, tmp_path: Path) -> None:
+    write_repository(head, "me/head", tmp_path / "once")
+    assert "the epoch, and the test part was opened once:\n\n- `folds`" in card_in(tmp_path / "once")[1]
+    folder = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config["experiment"]["report_oracle"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    write_repository(folder / "heads" / NAME, "me/head", tmp_path / "made")
+    _, text = card_in(tmp_path / "made")
+    assert "opened once" not in text
+    assert "the epoch, and the test part chose nothing, though the run looked at it after every epoch" in text
+    assert "that are not among these:\n\n- `folds`" in text
+
+
 def test_the_card_of_a_head_that_reads_no_words_asks_for_none(tmp_path: Path) -> None:
     experiment = replace(PROBE, granularity="utterance", seeds=1)
     train_head(write_cache(tmp_path / "toy"), experiment, tmp_path / "run")

@@ -211,6 +211,17 @@ def test_the_oracle_changes_nothing_but_what_it_adds(cache: Path, tmp_path: Path
     # again, from what is kept
     again = train_head(cache, replace(experiment, report_oracle=True), tmp_path / "watched")
     assert again.oracle_lines == watched.oracle_lines
+    path = sorted((watched.folder / "oracle").glob("*.npy"))[0]
+    kept = np.load(path)
+    for damaged, message in (
+        (kept[1:], "an array of float32 and shape"),
+        (kept.astype(np.float64), "an array of float64 and shape"),
+        (np.array([{}]), "not readable"),
+    ):
+        np.save(path, damaged, allow_pickle=True)
+        (watched.folder / "summary.json").unlink(missing_ok=True)
+        with pytest.raises(ProtocolError, match=rf"{path}: {message}.*delete the run folder and train again"):
+            train_head(cache, replace(experiment, report_oracle=True), tmp_path / "watched")
 
 
 def test_the_oracle_keeps_what_was_said_in_the_best_epoch_on_test() -> None:
@@ -329,6 +340,17 @@ def test_two_trainings_into_one_folder_are_refused(cache: Path, tmp_path: Path) 
 def test_what_cannot_be_done(cache: Path, tmp_path: Path, experiment: Experiment, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         train_head(cache, experiment, tmp_path / "run")
+
+
+@pytest.mark.parametrize("cell", ["-inf", "inf", "nan"])
+def test_a_rating_that_is_not_finite_is_refused(tmp_path: Path, cell: str) -> None:
+    rows = make_rows()
+    rows["joy"] = "1"
+    rows.loc[3, "joy"] = cell
+    experiment = replace(RATED, dimensions=("joy",))
+    message = f"utterance {rows['utterance_id'][3]!r}: column 'joy' holds {cell!r}; expected a number, or nothing"
+    with pytest.raises(ProtocolError, match=message):
+        train_head(write_cache(tmp_path / "toy", rows), experiment, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 from small_ablation import CELLS, LABEL, ROWS
+from small_cache import write_cache
 from test_cli_train import mmser
 from test_runs import brute_force
 
@@ -25,8 +26,9 @@ from mmser.report.heads import course, head_folders, layer_weights
 from mmser.report.page import figures_of
 from mmser.report.read import Study, read_study
 from mmser.report.run import write_report
-from mmser.report.tables import latex_of, markdown_of
+from mmser.report.tables import latex_of, markdown_of, table_of
 from mmser.statistics import holm
+from mmser.train.options import Experiment, Training
 from mmser.train.run import train_head
 
 
@@ -132,6 +134,23 @@ def test_rows_that_lack_utterances_are_compared_on_the_rest_and_one_note_says_so
     assert len(written.table.notes) == 5  # the figures, p, unlike utterances, too few in common, other seeds
 
 
+def test_the_notes_say_what_was_resampled_and_swapped_where_rows_differ(study: Study) -> None:
+    baseline = study.row("probe-word-0")
+    examined = examine(study, baseline)
+    told = table_of(study, examined, baseline).notes
+    assert "by bootstrap over speakers." in told[0]
+    assert "by paired permutation of speakers, " in told[1]
+    line = baseline.line
+    assert line is not None
+    of_one = replace(baseline, line=replace(line, interval=replace(line.interval, unit="utterance")))
+    differences = {name: replace(own, unit="utterance", clusters=5) for name, own in examined[1].differences.items()}
+    last = replace(examined[1], row=of_one, differences=differences)
+    told = table_of(study, [examined[0], last, *examined[2:]], baseline).notes
+    assert "by bootstrap over speakers (over utterances where no two speakers are known)." in told[0]
+    assert "by paired permutation of speakers (of utterances where no two speakers are known), " in told[1]
+    assert "With 5 utterances no p is below" in told[1]
+
+
 def test_the_baseline_is_chosen_by_name_or_label(ablation: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(ablation, folder)
@@ -197,6 +216,17 @@ def test_ratings_have_figures_of_their_own(ablation: Path, study: Study, tmp_pat
     assert keys == ["intervals", "training"]
 
 
+def test_a_dimension_is_no_markup_on_an_axis(study: Study) -> None:
+    (rated,) = study.row("both").ratings
+    rows = [replace(study.row(name), ratings=(replace(rated, dimension="<b>x</b>"),)) for name in CELLS if "9" in name]
+    examined = [replace(own, row=row) for own, row in zip(examine(study, rows[0]), rows, strict=False)]
+    drawn = {
+        figure.key: figure.drawings[1] for figure in figures_of(examined) if figure.key in ("intervals", "granularity")
+    }
+    titles = [drawn["intervals"].layout["xaxis"]["title"], drawn["granularity"].layout["yaxis"]["title"]]
+    assert titles == [{"text": "CCC of &lt;b&gt;x&lt;/b&gt;"}] * 2
+
+
 def test_every_drawing_is_what_plotly_knows(study: Study) -> None:
     for figure in figures_of(examine(study, study.rows[0])):
         for drawing in figure.drawings:
@@ -225,6 +255,17 @@ def test_only_heads_that_dev_chose_are_looked_at(study: Study) -> None:
     chosen = {(config["fold"], config["seed"], config["learning_rate"]) for config in found}
     assert len(found) == 6
     assert chosen == set(zip(results["fold"], results["seed"], results["learning_rate"], strict=True))
+
+
+def test_a_member_with_one_setting_is_looked_at_beside_others_with_several(tmp_path: Path) -> None:
+    short = Training(epochs=1, batch_size=16)
+    tried = Experiment(head="late-fusion", try_layers=("0", "9"), seeds=1, settings={"hidden": 4}, training=short)
+    train_head(write_cache(tmp_path / "toy"), replace(tried, fusion="concat"), tmp_path / "run")
+    rows = {row.head: row for row in read_study(tmp_path / "run").rows}
+    assert {name: len(head_folders(row)) for name, row in rows.items()} == dict.fromkeys(rows, 6)
+    assert "text-probe" in rows
+    assert "late-fusion" in rows
+    assert all(course(row) is not None for row in rows.values())
 
 
 def test_courses_are_those_of_the_histories(study: Study) -> None:
@@ -371,7 +412,7 @@ def test_a_damaged_head_is_named(ablation: Path, tmp_path: Path, cell: str, edit
 def test_a_damaged_table_of_trials_is_named(ablation: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ablation / "cells" / "tried", tmp_path / "run")
     (folder / "trials.csv").write_text("")
-    with pytest.raises(ProtocolError, match=r"trials\.csv: not the table that mmser train-head writes .*; delete the"):
+    with pytest.raises(ProtocolError, match=r"trials\.csv: not readable as CSV .*; delete the run's summary"):
         write_report(folder)
 
 

@@ -20,8 +20,9 @@ from mmser.heads import Head
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.report.read import read_study
 from mmser.statistics import holm
-from mmser.train.compare import compare, find_runs
+from mmser.train.compare import compare
 from mmser.train.run import train_head
+from mmser.train.runs import find_runs
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_what_nothing_reads_is_not_shown(runs: Path, tmp_path: Path) -> None:
     assert fused["fusion"] == "mean"
     assert "dimensions" not in fused
     assert {"head", "layer", "granularity", "label", "folds", "seeds", "learning_rate"} <= set(rated)
-    for of_another_version in ({"wings": 2}, {"head": "unheard-of"}, {"settings": 3}, {"members": 3}):
+    for of_another_version in ({"wings": 2}, {"head": "unheard-of"}, {"members": 3}):
         folder = tmp_path / next(iter(of_another_version))
         edited(runs / "fusion", folder, "config.json", lambda own: own["experiment"].update(of_another_version))  # noqa: B023
         assert "dimensions" in shown_fields(folder)
@@ -151,6 +152,8 @@ DAMAGED = [
     ("config.json", lambda _: {}, r"it lacks 'experiment'"),
     ("config.json", lambda stored: stored.update(experiment=3), r"experiment is 3, expected an object"),
     ("config.json", lambda stored: stored["experiment"].clear(), r"experiment lacks 'head'"),
+    ("config.json", lambda stored: stored["experiment"].__delitem__("settings"), r"experiment lacks 'settings'"),
+    ("config.json", lambda stored: stored["experiment"].update(settings=3), r"settings is 3, expected an object"),
     ("config.json", lambda stored: stored.update(streams=[]), r"streams is \[\], expected an object"),
 ]
 
@@ -257,7 +260,27 @@ def test_two_runs_are_compared_on_the_same_utterances(runs: Path) -> None:
     assert ccc.p == brute_force(told, *rated, speakers[known], mean_ccc)
     ps = sorted(one.p for one in found.values())
     assert sorted(one.p_holm for one in found.values()) == pytest.approx([min(1, 2 * ps[0]), max(2 * ps[0], ps[1])])
-    assert ua.clusters == 6
+    assert (ua.clusters, ua.unit) == (6, "speaker")
+
+
+def test_where_no_two_speakers_are_known_utterances_are_swapped_and_it_is_said(runs: Path, tmp_path: Path) -> None:
+    names = ("layer-9", "layer-0")
+    alone = [change(runs / name, lambda own: own.assign(speaker=""), tmp_path / "alone" / name) for name in names]
+    assert {(one.clusters, one.unit) for one in compare(alone, num_permutations=99)} == {
+        (54, "utterance"),
+        (53, "utterance"),
+    }
+    told = mmser("runs", "compare", *alone).stdout.splitlines()[-1]
+    assert told == "paired permutation test over 53 utterances"
+
+    def rated_of_one(own: pd.DataFrame) -> pd.DataFrame:
+        return own.assign(truth_valence=own["truth_valence"].where(own["speaker"] == own["speaker"].iloc[0], ""))
+
+    mixed = [change(runs / name, rated_of_one, tmp_path / "mixed" / name) for name in names]
+    assert mmser("runs", "compare", *mixed).stdout.splitlines()[-2:] == [
+        "UA: paired permutation test over 6 speakers; with so few speakers p cannot fall below 0.031",
+        "CCC of valence: paired permutation test over 9 utterances; with so few utterances p cannot fall below 0.0039",
+    ]
 
 
 def test_the_heads_of_one_fusion_are_compared(runs: Path) -> None:
@@ -275,9 +298,19 @@ def test_p_is_adjusted_for_all_pairs_together(runs: Path) -> None:
 
 
 def change(folder: Path, edit, to: Path) -> Path:
+    """A copy of a run folder with other predictions, and with results and a summary of the same rows and classes."""
     shutil.copytree(folder, to)
     table = edit(pd.read_csv(to / "predictions.csv", keep_default_na=False))
+    labels = sorted(set(table.get("truth", [])))
+    table = table.assign(**{f"p_{label}": 0.0 for label in labels if f"p_{label}" not in table})
     table.to_csv(to / "predictions.csv", index=False)
+    results = table.groupby(["head", "fold", "seed"]).size().rename("num_test").reset_index()
+    rest = {"learning_rate": 0.1, "weight_decay": 0.0, "best_epoch": 1, "dev_score": 0.5}
+    results.assign(**rest).to_csv(to / "results.csv", index=False)
+    summary = json.loads((to / "summary.json").read_text())
+    for line in summary["lines"]:
+        line["confusion"] = [[0] * len(labels)] * len(labels)
+    (to / "summary.json").write_text(json.dumps({**summary, "labels": labels}))
     return to
 
 
@@ -299,6 +332,11 @@ def test_where_each_lacks_some_they_are_compared_on_what_both_have(runs: Path, t
     assert found.p == brute_force(truth, *said, speakers, unweighted_average_recall)
     whole = {one.figure: one for one in compare([runs / name for name in lacking])}["UA"]
     assert found.value_one != whole.value_one
+    # of s4_angry_0 no rating is known
+    ccc = {one.figure: one for one in compare(folders)}["CCC of valence"]
+    assert (ccc.utterances, ccc.utterances_one, ccc.utterances_other) == (50, 51, 52)
+    ccc = {one.figure: one for one in compare([runs / name for name in lacking])}["CCC of valence"]
+    assert (ccc.utterances, ccc.utterances_one, ccc.utterances_other, ccc.is_on_fewer) == (53, 53, 53, False)
     result = mmser("runs", "compare", *folders)
     assert "51 of 52 and 53" in result.stdout
     assert "of the utterances that both runs were tested on" in result.stdout + result.stderr
@@ -341,3 +379,25 @@ def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ProtocolError, match=message):
             compare(folders)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda own: own[:-1], r"\d rows of 'speech-probe', fold 's10', seed 1; expected 9, as results\.csv has it"),
+        (lambda own: own[:0], "no rows, expected one for each test utterance"),
+        (lambda own: own.drop(columns="prediction"), r"no column 'prediction', which summary\.json asks for"),
+        (lambda own: own.assign(seed=["x", *own["seed"][1:]]), "not every seed is a whole number"),
+        (lambda own: own.iloc[[1, *range(1, len(own))]], r"utterance '\w+' twice of 'speech-probe', seed 0; expected"),
+        (
+            lambda own: own.assign(utterance_id=["other", *own["utterance_id"][1:]]),
+            "utterance 'other' of 'speech-probe' under 1 seeds; expected all 2",
+        ),
+    ],
+)
+def test_damaged_predictions_are_not_compared(runs: Path, tmp_path: Path, edit, message: str) -> None:
+    folder = shutil.copytree(runs / "layer-9", tmp_path / "run")
+    edit(pd.read_csv(folder / "predictions.csv", keep_default_na=False)).to_csv(folder / "predictions.csv", index=False)
+    again = "; delete the run's summary.json and run the same command again, which writes both anew"
+    with pytest.raises(ProtocolError, match=rf"^{folder / 'predictions.csv'}: {message}.*{again}$"):
+        compare([runs / "layer-0", folder])

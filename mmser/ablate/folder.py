@@ -21,9 +21,9 @@ import pandas as pd
 from mmser.ablate.grid import Cell, Grid
 from mmser.cache.schema import MANIFEST_FILE
 from mmser.errors import ProtocolError
-from mmser.train.compare import read_json
 from mmser.train.folder import changes, is_whole, write_csv, write_json, write_text
 from mmser.train.members import settled_like
+from mmser.train.runs import read_json
 
 FORMAT = 1
 """Version of ``ablation.json``."""

@@ -12,7 +12,7 @@ from mmser.api.figures import confusion_figure, layers_figure
 from mmser.heads import Head
 from mmser.show import counted
 from mmser.train.compare import compare as compare_folders
-from mmser.train.compare import read_predictions
+from mmser.train.predictions import read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 from mmser.train.stored import read_config, read_oracle, read_results, read_summary
 
@@ -137,8 +137,8 @@ class Runs:
 def compare(*runs: Runs | str | Path) -> pd.DataFrame:
     """Whether one of several runs is better than another on the same utterances; of one, all its heads.
 
-    Paired permutation test in which a speaker's predictions are swapped together, adjusted for all pairs (Holm):
-    ``mmser runs compare``.
+    Paired permutation test in which a speaker's predictions are swapped together (where no two speakers are known, an
+    utterance's; ``unit`` says which), adjusted for all pairs (Holm): ``mmser runs compare``.
 
     Returns:
         A row a pair and figure, as :class:`mmser.train.compare.Difference`.

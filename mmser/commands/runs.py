@@ -37,7 +37,7 @@ def list_(root: Path, output: Output) -> None:
     \b
     mmser runs list
     """
-    from mmser.train.compare import find_runs
+    from mmser.train.runs import find_runs
 
     found = [_listed(folder) for folder in find_runs(root)]
     output.give({"root": str(root), "runs": found}, lambda: _show_list(root, found))
@@ -170,9 +170,10 @@ def _number(value: float | None) -> str:
 def compare(folders: tuple[Path, ...], output: Output) -> None:
     """Whether one of FOLDERS is better than another, on the same utterances.
 
-    Paired permutation test, in which a speaker's predictions are swapped together; adjusted for all pairs (Holm). Of
-    one folder alone, all its heads are compared. Where one of a pair was not tested on a few utterances of the other
-    (5 % at most), values and p are of those that both were tested on, and how many is printed.
+    Paired permutation test, in which a speaker's predictions are swapped together (where no two speakers are known, an
+    utterance's); adjusted for all pairs (Holm). Of one folder alone, all its heads are compared. Where one of a pair
+    was not tested on a few utterances of the other (5 % at most), values and p are of those that both were tested on,
+    and how many is printed.
 
     \b
     mmser runs compare runs/iemocap/coattention-word-mix runs/iemocap/speech-probe-utterance-mix
@@ -202,8 +203,12 @@ def _show_differences(found: Sequence["Difference"], output: Output) -> None:
     ]
     on = ("utterances",) if unlike else ()
     print_table(("runs", "figure", *on, "values", "difference", "p", "p (Holm)"), rows)
-    num = min(one.clusters for one in found)
-    least = f"; with so few speakers p cannot fall below {2 / 2**num:.2g}" if num <= 10 else ""
-    click.echo(f"paired permutation test over {num} speakers{least}")
+    units = list(dict.fromkeys(one.unit for one in found))
+    for unit in units:
+        own = [one for one in found if one.unit == unit]
+        num, of = min(one.clusters for one in own), ", ".join(dict.fromkeys(one.figure for one in own))
+        least = f"; with so few {unit}s p cannot fall below {2 / 2**num:.2g}" if num <= 10 else ""
+        which = f"{of}: " if len(units) > 1 else ""  # a rating may be known of one speaker alone
+        click.echo(f"{which}paired permutation test over {num} {unit}s{least}")
     if unlike:
         output.say("Note: values and p are of the utterances that both runs were tested on")

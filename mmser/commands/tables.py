@@ -41,7 +41,7 @@ def show_training(*results: "Result", say: Callable[[str], Any] = click.echo) ->
 
 def training_json(result: "Result") -> dict[str, Any]:
     """What a training came to, in the words of its ``summary.json``."""
-    from mmser.train.compare import read_json
+    from mmser.train.runs import read_json
 
     told = {"folder": str(result.folder), **read_json(result.folder / "summary.json")}
     leaks = result.oracle_lines or result.oracle_rating_lines

@@ -9,9 +9,9 @@ from typing import Any
 from mmser.errors import MmserError, ProtocolError
 from mmser.heads.base import download_head
 from mmser.train.about import About, load_about
-from mmser.train.compare import read_json
 from mmser.train.grid import chosen_by_dev
 from mmser.train.members import FUSIONS
+from mmser.train.runs import read_json
 from mmser.train.stored import read_config, read_results
 
 _RUN = re.compile(r"(?P<member>.+)-fold(?P<fold>\d+)-seed\d+(-trial(?P<trial>\d+))?")

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmser.publish.trained import TrainedHead
-from mmser.train.stored import read_config, read_head_config, read_results, read_summary
+from mmser.train.stored import read_config, read_head_config, read_results, read_summary, rejected_heads
 
 _PROTOCOL = ("protocol", "folds", "test_split", "dev", "seeds", "label", "soft", "missing", "normalise")
 """Of an experiment: who trained, selected and tested, and on what."""
@@ -37,15 +37,7 @@ def card_of(trained: TrainedHead, repo: str) -> str:
     Raises:
         ProtocolError: a file of the run folder is damaged (says which).
     """
-    about, folder = trained.about, trained.folder.resolve().parent.parent
-    run, fold, own, overall = None, None, [], []
-    if (folder / "summary.json").exists():
-        asked, summary = read_config(folder), read_summary(folder)
-        settings = {name: asked["experiment"].get(name) for name in _PROTOCOL}
-        run = {"cache": asked["cache"], "protocol": {name: value for name, value in settings.items() if value}}
-        stored = read_head_config(trained.folder)
-        fold, own = stored["fold"], _own_figures(folder, trained, stored)
-        overall = _overall_figures(summary, _part(trained))
+    about, run = trained.about, _of_run(trained)
     text = (
         _environment()
         .get_template("card.md.jinja")
@@ -57,14 +49,35 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             reads=_reads(trained),
             streams=about.streams,
             run=run,
-            own=own,
-            overall=overall,
-            fold=fold,
             repo=repo,
             needs_text=about.needs_text,
         )
     )
-    return f"---\n{_metadata(trained, repo, run, own)}---\n\n{text}"
+    return f"---\n{_metadata(trained, repo, run)}---\n\n{text}"
+
+
+def _of_run(trained: TrainedHead) -> dict[str, Any] | None:
+    """What the run folder that a head lies in says of it; None where it lies in none.
+
+    Raises:
+        ProtocolError: a file of the run folder is damaged.
+    """
+    path = trained.folder.resolve()
+    folder = path.parent.parent
+    if not (folder / "summary.json").exists():
+        return None
+    asked, summary, stored = read_config(folder), read_summary(folder), read_head_config(trained.folder)
+    settings = {name: asked["experiment"].get(name) for name in _PROTOCOL}
+    rejected = path.name in rejected_heads(folder, _part(trained))
+    return {
+        "cache": asked["cache"],
+        "protocol": {name: value for name, value in settings.items() if value},
+        "has_oracle": bool(asked["experiment"].get("report_oracle")),
+        "fold": stored["fold"],
+        "rejected": rejected,
+        "own": [] if rejected else _own_figures(folder, trained, stored),
+        "overall": _overall_figures(summary, _part(trained)),
+    }
 
 
 def code(value: object) -> str:
@@ -91,21 +104,24 @@ def _environment() -> Environment:
     )
 
 
-def _metadata(trained: TrainedHead, repo: str, run: Mapping[str, Any] | None, own: list[dict[str, Any]]) -> str:
+def _metadata(trained: TrainedHead, repo: str, run: Mapping[str, Any] | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    results = [
-        EvalResult(
-            task_type="audio-classification",
-            dataset_type=run["cache"],
-            dataset_name=run["cache"],
-            metric_type=figure["type"],
-            metric_name=figure["name"],
-            metric_value=figure["value"],
-        )
-        for figure in own
-        if run is not None
-    ]
+    results = (
+        []
+        if run is None
+        else [
+            EvalResult(
+                task_type="audio-classification",
+                dataset_type=run["cache"],
+                dataset_name=run["cache"],
+                metric_type=figure["type"],
+                metric_name=figure["name"],
+                metric_value=figure["value"],
+            )
+            for figure in run["own"]
+        ]
+    )
     tags = ["speech-emotion-recognition", trained.kind]
     data = ModelCardData(
         library_name="mmser",
@@ -135,7 +151,7 @@ def _reads(trained: TrainedHead) -> dict[str, object]:
 
 
 def _own_figures(folder: Path, trained: TrainedHead, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What ``results.csv`` says of this very head; nothing where dev chose another setting."""
+    """What ``results.csv`` says of this very head, which was tested; nothing where it has no figure of it."""
     table = read_results(folder)
     same = (table["head"] == _part(trained)) & (table["fold"] == config["fold"]) & (table["seed"] == config["seed"])
     for name in ("learning_rate", "weight_decay"):

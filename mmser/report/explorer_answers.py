@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmser.errors import ProtocolError
 from mmser.metrics import concordance_correlation, unweighted_average_recall
-from mmser.train.compare import read_predictions
+from mmser.train.predictions import read_predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +122,7 @@ def read_answers(folders: Sequence[Path], names: Mapping[tuple[Path, str], str] 
 
 
 def _by_head(folder: Path) -> list[tuple[str, pd.DataFrame]]:
-    table = read_predictions(folder)
-    missing = {"head", "fold", "seed", "utterance_id"} - set(table.columns)
-    if missing or not len(table):
-        what = f"has no column {min(missing)!r}" if missing else "has no rows"
-        raise ProtocolError(f"{folder / 'predictions.csv'}: {what}; not a table of mmser train-head")
-    return [(str(head), own) for head, own in table.groupby("head", sort=False)]
+    return [(str(head), own) for head, own in read_predictions(folder).groupby("head", sort=False)]
 
 
 def _names(heads: Sequence[tuple[Path, str]]) -> list[str]:

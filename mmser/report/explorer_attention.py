@@ -18,10 +18,10 @@ from mmser.report.explorer_sound import encoded
 from mmser.train.about import load_about
 from mmser.train.apply import Applied, apply, sources_of
 from mmser.train.columns import stored_column
-from mmser.train.compare import read_json
 from mmser.train.features import Sources
 from mmser.train.once import Report
-from mmser.train.stored import read_trials
+from mmser.train.runs import read_json
+from mmser.train.stored import rejected_heads
 from mmser.units import FrameGrid
 
 STEPS = 65535
@@ -69,18 +69,12 @@ def _stored(answers: Answers) -> list[Path]:
 
 def _head_of(answers: Answers, fold: str) -> Path:
     """The stored head of a fold and the first seed: the one that was tested, where several settings were tried."""
-    seed = answers.seeds[0]
+    seed, rejected = answers.seeds[0], rejected_heads(answers.folder, answers.head)
     found = []
     for path in _stored(answers):
         config = read_json(path / "config.json")
-        if (config.get("fold"), config.get("seed")) == (fold, seed):
+        if (config.get("fold"), config.get("seed")) == (fold, seed) and path.name not in rejected:
             found.append(path)
-    if len(found) > 1 and (answers.folder / "trials.csv").is_file():
-        table = read_trials(answers.folder)
-        own = table[(table["head"] == answers.head) & (table["fold"] == fold) & (table["seed"] == seed)]
-        # a run's trials are lines in the order of their numbers
-        ending = f"-trial{own['tested'].to_numpy().argmax()}"
-        found = [path for path in found if path.name.endswith(ending)]
     if len(found) != 1:
         raise ProtocolError(
             f"{answers.folder / 'heads'}: expected one head of fold {fold!r} and seed {seed}, found {len(found)}; "

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from mmser.errors import ProtocolError
 from mmser.records import GRANULARITIES
 from mmser.report.read import Row
-from mmser.train.compare import BOTH_ANEW
-from mmser.train.stored import HEAD_ANEW, read_head_config
+from mmser.train.stored import HEAD_ANEW, read_head_config, rejected_heads
 
 _LOGITS = "mix.logits"
 """Where :class:`~mmser.heads.layers.LayerMix` keeps its weights before their softmax."""
@@ -47,31 +45,15 @@ class Course:
 
 
 def head_folders(row: Row) -> list[Path]:
-    """The folders of the heads that were tested, sorted; none for a fusion that has no weights of its own."""
+    """The folders of the heads that were tested, sorted; none for a fusion that has no weights of its own.
+
+    Raises:
+        ProtocolError: ``trials.csv`` is damaged, or missing where several settings were tried.
+    """
     named = re.compile(re.escape(row.head) + r"-fold\d+-seed\d+(-trial\d+)?")
     found = [path.parent for path in row.folder.glob("heads/*/config.json") if named.fullmatch(path.parent.name)]
-    trials = row.folder / "trials.csv"
-    if trials.exists():
-        try:
-            tested = _tested(pd.read_csv(trials, dtype={"head": str, "fold": str}, keep_default_na=False), row.head)
-        except (ValueError, KeyError) as error:
-            raise ProtocolError(
-                f"{trials}: not the table that mmser train-head writes ({error}); {BOTH_ANEW}"
-            ) from error
-        found = [folder for folder in found if folder.name in tested]
-    return sorted(found)
-
-
-def _tested(trials: pd.DataFrame, head: str) -> set[str]:
-    """Names of the runs that dev chose. A fold's trials are in the table in the order of their numbers."""
-    own = trials[trials["head"] == head]
-    folds = pd.factorize(own["fold"])[0]
-    numbers = own.groupby(["fold", "seed"]).cumcount()
-    names = [
-        f"{head}-fold{fold}-seed{seed}-trial{number}"
-        for fold, seed, number in zip(folds, own["seed"], numbers, strict=True)
-    ]
-    return {name for name, tested in zip(names, own["tested"], strict=True) if tested}
+    rejected = rejected_heads(row.folder, row.head)
+    return sorted(folder for folder in found if folder.name not in rejected)
 
 
 def layer_weights(row: Row) -> list[LayerWeights]:

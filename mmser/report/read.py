@@ -10,9 +10,9 @@ import pandas as pd
 from mmser.ablate.folder import FORMAT, cell_folder
 from mmser.checks import did_you_mean
 from mmser.errors import ProtocolError
-from mmser.report.predictions import check_predictions
-from mmser.train.compare import find_runs, read_json, read_predictions
+from mmser.train.predictions import check_predictions, read_predictions
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
+from mmser.train.runs import find_runs, read_json
 from mmser.train.stored import read_config, read_summary
 
 _NOT_FINISHED = "not finished: run the same command again, which goes on from there"
@@ -137,7 +137,7 @@ def _rows_of(folder: Path, name: str) -> tuple[Row, ...]:
         ProtocolError: a file is missing or damaged.
     """
     config, summary = read_config(folder), read_summary(folder)
-    check_predictions(folder, summary)
+    check_predictions(folder, read_predictions(folder), summary)
     lines = [line_of(stored) for stored in summary["lines"]]
     ratings = [rating_line_of(stored) for stored in summary["rating_lines"]]
     heads = list(dict.fromkeys([*(line.head for line in lines), *(line.head for line in ratings)]))

@@ -63,7 +63,7 @@ def _intervals(measure: str, rows: Sequence[Scored]) -> Drawing:
     layout = {
         "height": 120 + 34 * len(rows),
         "showlegend": True,
-        "xaxis": {"title": {"text": measure}},
+        "xaxis": {"title": {"text": plain(measure)}},
         "yaxis": {**labelled([own.row.label for own in rows]), "autorange": "reversed"},
     }
     return Drawing(
@@ -134,7 +134,7 @@ def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -
     layout = {
         "height": 380,
         "xaxis": {"type": "category", "categoryarray": list(map(plain, ticks)), "title": {"text": axis}},
-        "yaxis": {"title": {"text": measure}},
+        "yaxis": {"title": {"text": plain(measure)}},
         "showlegend": len(shared) > 1,
     }
     named = list(zip(shared, names, strict=True))

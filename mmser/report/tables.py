@@ -1,7 +1,7 @@
 """The table of a report: for people (page, Markdown, LaTeX) and for programs (CSV)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ def table_of(study: Study, examined: Sequence[Examined], baseline: Row) -> Table
         columns += ["UA", "95 % of UA", "WA", "macro F1", "p (UA)"]
     for name in dimensions:
         columns += [f"CCC {name}", f"95 % of CCC {name}", f"p (CCC {name})"]
-    unlike = len({one.dataset.num_utterances for one in examined}) > 1 or _is_on_fewer(examined)
+    unlike = len({one.dataset.num_utterances for one in examined}) > 1 or any(map(_is_on_fewer, examined))
     columns += ["utterances"] if unlike else []
     rows = [
         (
@@ -106,41 +106,54 @@ def _count(row: Row) -> Cell:
 
 
 def _compared_on(one: Examined) -> int:
-    """Utterances that a row and the baseline were both tested on; 0 where they are not compared."""
-    return next((test.utterances for test in one.differences.values()), 0)
+    """Utterances that a row and the baseline were both tested on, of the figure that most are known of; 0: of none."""
+    return max((test.utterances for test in one.differences.values()), default=0)
 
 
-def _is_on_fewer(examined: Sequence[Examined]) -> bool:
+def _is_on_fewer(one: Examined) -> bool:
     """Whether a p is not of all utterances that its row and the baseline were tested on."""
-    return any(test.is_on_fewer for one in examined for test in one.differences.values())
+    return any(test.is_on_fewer for test in one.differences.values())
 
 
 def _utterances(one: Examined) -> Cell:
     num, compared = one.dataset.num_utterances, _compared_on(one)
-    return Cell(f"{compared} of {num}" if 0 < compared < num else str(num), num)
+    return Cell(f"{compared} of {num}" if _is_on_fewer(one) and compared < num else str(num), num)
 
 
 def _notes(examined: Sequence[Examined], baseline: Row) -> list[str]:
     lines = [line for one in examined for line in (one.row.line, *one.row.ratings) if line is not None]
-    unit = lines[0].interval.unit
     notes = [
         "UA, WA, macro F1 and CCC are of the test utterances of all folds together, UA and CCC the mean over seeds; "
-        f"the intervals are by bootstrap over {unit}s."
+        f"the intervals are by bootstrap {_of_units('over', {line.interval.unit for line in lines})}."
     ]
     tests = [test for one in examined for test in one.differences.values()]
     if tests:
-        num = min(test.clusters for test in tests)
+        num, unit = min((test.clusters, test.unit) for test in tests)
         least = f" With {num} {unit}s no p is below {2 / 2**num:.2g} before that." if num <= 10 else ""
         notes.append(
-            f"p: difference from {baseline.label}, two-sided, by paired permutation of {unit}s, adjusted for all "
-            f"{len(tests)} tests of the table (Holm).{least}"
+            f"p: difference from {baseline.label}, two-sided, by paired permutation "
+            f"{_of_units('of', {test.unit for test in tests})}, adjusted for all {len(tests)} tests of the table "
+            f"(Holm).{least}"
         )
-    if _is_on_fewer(examined):
+    if any(map(_is_on_fewer, examined)):
         notes.append(
             f"Not all rows were tested on the same utterances: each p is of those that the row and {baseline.label} "
-            "were both tested on ('9 of 10': nine of the row's ten), all else of the row's own."
+            "were both tested on and of which the truth is known ('9 of 10': nine of the row's ten), all else of the "
+            "row's own."
         )
     return notes + _not_compared(examined)
+
+
+def _of_units(preposition: str, units: Set[str]) -> str:
+    """What was resampled or swapped, in all rows together.
+
+    >>> _of_units("over", {"utterance"})
+    'over utterances'
+    """
+    if len(units) > 1:
+        return f"{preposition} speakers ({preposition} utterances where no two speakers are known)"
+    (unit,) = units
+    return f"{preposition} {unit}s"
 
 
 def _not_compared(examined: Sequence[Examined]) -> list[str]:

@@ -11,8 +11,8 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS, Head, HeadKind
 from mmser.heads.store import load_head
 from mmser.records import TIERS
-from mmser.train.compare import find_runs
 from mmser.train.options import NORMALISATIONS
+from mmser.train.runs import find_runs
 
 _FREE = ("layers", "granularities", "text_column")
 """Of a recipe: what more is stored, and which column the words stood in, says nothing about how states are made."""
@@ -168,6 +168,10 @@ def _listed(config: Mapping[str, Any], name: str, kind: type, path: Path) -> tup
 
 def _streams(streams: Any, path: Path) -> dict[str, Mapping[str, Any]]:
     made = streams.values() if isinstance(streams, dict) else [None]
-    if not all(isinstance(one, dict) and isinstance(one.get("recipe"), dict) for one in made):
-        raise MmserError(f"{path}: streams is {streams!r}; expected the recipe of each, by name")
+    for one in made:
+        if not isinstance(one, dict) or not isinstance(one.get("recipe"), dict):
+            raise MmserError(f"{path}: streams is {streams!r}; expected the recipe of each, by name")
+        provenance = one.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise MmserError(f"{path}: the provenance of a stream is {provenance!r}; expected an object")
     return dict(streams)

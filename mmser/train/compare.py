@@ -1,11 +1,10 @@
-"""Run folders beside each other: what each holds, and whether one is better than another where both were tested."""
+"""Run folders beside each other: whether one is better than another where both were tested."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,13 +14,9 @@ from mmser.errors import ProtocolError
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.statistics import holm, paired_concordance_test, paired_permutation_test
 from mmser.train.aligned import ComparisonError, Named, aligned, num_utterances, truths
+from mmser.train.predictions import check_predictions, read_predictions
 from mmser.train.results import clusters
-
-_TEXT = {"utterance_id": str, "speaker": str, "truth": str, "prediction": str, "fold": str, "head": str}
-
-
-BOTH_ANEW = "delete the run's summary.json and run the same command again, which writes both anew"
-"""What to do about a table that is damaged."""
+from mmser.train.stored import read_summary
 
 
 @dataclass(frozen=True)
@@ -36,15 +31,18 @@ class Difference:
     """Mean over seeds, of all these utterances together."""
     value_other: float
     p: float
-    """Two-sided, by paired permutation of speakers."""
+    """Two-sided, by paired permutation of ``unit``."""
     p_holm: float
     """Adjusted for all differences that were looked at together."""
     clusters: int
-    """Speakers whose predictions were swapped; with n of them p cannot fall below 2 / 2**n."""
+    """How many units were swapped; with n of them p cannot fall below 2 / 2**n."""
+    unit: Literal["speaker", "utterance"]
+    """Whose predictions were swapped together, under all seeds; ``"utterance"`` where no speaker is known, or all are
+    one's."""
     utterances: int
-    """Those that both were tested on: values and p are of them."""
+    """Those that both were tested on and whose class, or rating, is known: values and p are of them."""
     utterances_one: int
-    """Those that the one was tested on."""
+    """Those that the one was tested on and whose class, or rating, is known."""
     utterances_other: int
 
     @property
@@ -53,64 +51,20 @@ class Difference:
         return self.utterances < max(self.utterances_one, self.utterances_other)
 
 
-def find_runs(root: Path) -> list[Path]:
-    """Run folders at or below ``root``, sorted, those of which a file is damaged too.
-
-    Raises:
-        ProtocolError: there is no such folder.
-    """
-    if not root.is_dir():
-        raise ProtocolError(f"{root}: no such folder; run folders are written by mmser train-head")
-    return sorted(path.parent for path in root.rglob("config.json") if is_run(path.parent))
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder that has a ``config.json`` is that of a run: models and heads have such a file too."""
-    if folder.parent.name == "heads" and (folder.parent.parent / "config.json").exists():
-        return False  # a head of a run; there are many, so they are not read
-    try:
-        if "experiment" in read_json(folder / "config.json"):
-            return True
-    except ProtocolError:
-        pass  # a run is one still if its config is damaged
-    return (folder / "summary.json").exists() or any(folder.glob("heads/*/config.json"))
-
-
-def read_json(path: Path, *, remedy: str = "") -> dict[str, Any]:
-    """A JSON object of a run folder.
-
-    Args:
-        path: the file.
-        remedy: what to do where it is damaged.
-
-    Raises:
-        ProtocolError: it is not there, or damaged.
-    """
-    end = f"; {remedy}" if remedy else ""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ProtocolError(f"{path}: no such file; expected the folder of a finished mmser train-head") from None
-    except (OSError, ValueError) as error:
-        raise ProtocolError(f"{path}: not readable as JSON ({error}){end}") from error
-    if not isinstance(found, dict):
-        raise ProtocolError(f"{path}: expected a JSON object{end}")
-    return found
-
-
 def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Difference]:
     """Test every pair of run folders, or all heads of one folder, and adjust for having looked at all pairs (Holm).
 
     Of several folders each stands for its last head: a late fusion, not its members. Predictions of all seeds are
-    compared seed by seed; those of one speaker are swapped together, under all seeds. Where one of a pair was not
-    tested on some utterances of the other, which are few, the pair is compared on those of both.
+    compared seed by seed; those of one speaker are swapped together, under all seeds (where no two speakers are known,
+    those of one utterance). Where one of a pair was not tested on some utterances of the other, which are few, the pair
+    is compared on those of both.
 
     Raises:
-        ProtocolError: a folder is not finished, or there is one head only.
+        ProtocolError: a folder is not finished, a file of it is damaged, or there is one head only.
         ComparisonError: as of :func:`mmser.train.aligned.aligned`. (Of runs for several tasks, the figures that both
             have are compared.)
     """
-    tables = [read_predictions(folder) for folder in folders]
+    tables = [_checked(folder) for folder in folders]
     if len(folders) == 1:
         named = [(str(head), own) for head, own in tables[0].groupby("head", sort=False)]
         if len(named) < 2:
@@ -124,6 +78,12 @@ def compare(folders: Sequence[Path], *, num_permutations: int = 9999) -> list[Di
     return adjusted([found for pair in pairs for found in compare_heads(*pair, num_permutations=num_permutations)])
 
 
+def _checked(folder: Path) -> pd.DataFrame:
+    table = read_predictions(folder)
+    check_predictions(folder, table, read_summary(folder))
+    return table
+
+
 def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> list[Difference]:
     """Test two heads in every figure that both have; :func:`adjusted` is up to you.
 
@@ -132,32 +92,32 @@ def compare_heads(one: Named, other: Named, *, num_permutations: int = 9999) -> 
     """
     first, second = aligned(one, other)
     speakers, ids = first["speaker"].tolist(), first["utterance_id"].tolist()
-    counts = {
-        "utterances": num_utterances(first),
-        "utterances_one": num_utterances(one[1]),
-        "utterances_other": num_utterances(other[1]),
-    }
     found = []
-    for figure, truth, said in _figures(first, second):
-        known = np.array([t == t and t != "" for t in truth], dtype=bool)  # NaN is not itself
-        seeds, (who, _) = first["seed"].to_numpy()[known], clusters(np.flatnonzero(known), speakers, ids)
-        told, (a, b) = truth[known], (own[known] for own in said)
+    for figure, column in _figures(first, second):
+        known, said = _is_known(first[column]), column.replace("truth", "prediction", 1)
+        seeds, (who, unit) = first["seed"].to_numpy()[known], clusters(np.flatnonzero(known), speakers, ids)
+        told, a, b = (part.to_numpy()[known] for part in (first[column], first[said], second[said]))
         if figure == "UA":  # every seed has the same truths, so all together is the mean over seeds
             metric: Callable[[Any, Any], float] = unweighted_average_recall
             p = paired_permutation_test(metric, told, a, b, who, num_permutations=num_permutations)
         else:
             for name, own in ((one[0], a), (other[0], b)):
-                odd = int((~np.isfinite(own)).sum())
-                if odd:
-                    raise ComparisonError(
-                        f"{odd} of the {len(own)} answers of {name} that make its {figure} are no finite numbers",
-                        "train it with a lower --learning-rate, or compare others",
-                    )
+                _check_finite(own, name, figure)
             metric = _over_seeds(seeds)
             p = paired_concordance_test(told, a, b, who, seeds, num_permutations=num_permutations)
         values, num = (metric(told, a), metric(told, b)), len(np.unique(who))
-        found.append(Difference(one[0], other[0], figure, *values, p=p, p_holm=p, clusters=num, **counts))
+        counts = [num_utterances(own[_is_known(own[column])]) for own in (first, one[1], other[1])]
+        found.append(Difference(one[0], other[0], figure, *values, p, p, num, unit, *counts))
     return found
+
+
+def _check_finite(said: NDArray[Any], name: str, figure: str) -> None:
+    odd = int((~np.isfinite(said)).sum())
+    if odd:
+        raise ComparisonError(
+            f"{odd} of the {len(said)} answers of {name} that make its {figure} are no finite numbers",
+            "train it with a lower --learning-rate, or compare others",
+        )
 
 
 def adjusted(differences: Sequence[Difference]) -> list[Difference]:
@@ -166,51 +126,14 @@ def adjusted(differences: Sequence[Difference]) -> list[Difference]:
     return [replace(one, p_holm=float(p)) for one, p in zip(differences, p_values, strict=True)]
 
 
-def read_predictions(folder: Path) -> pd.DataFrame:
-    """The predictions of a finished run folder, names as text.
-
-    Raises:
-        ProtocolError: it is not finished, or the file is damaged.
-    """
-    path = folder / "predictions.csv"
-    if not path.exists():
-        raise ProtocolError(f"{path}: no such file; {folder} is no finished run folder: train it to its end first")
-    try:
-        table = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values={})
-    except ValueError as error:  # pandas' own for an empty file or rows of unlike lengths are of this kind
-        raise ProtocolError(f"{path}: not readable as CSV ({error}); train the run again") from error
-    for name in map(str, table):
-        if name.startswith(("truth_", "prediction_")):  # ratings, among which some are not known
-            table[name] = _numbers(table[name], path)
-    lacking = [name for name in ("utterance_id", "speaker", "fold", "seed", "head") if name not in table]
-    if lacking:
-        raise ProtocolError(f"{path}: no column {lacking[0]!r}; expected what mmser train-head writes: train it again")
-    return table
+def _figures(one: pd.DataFrame, other: pd.DataFrame) -> list[tuple[str, str]]:
+    """What can be compared: its name, and the column of the truth."""
+    shared = [column for column in truths(one) if column in other]
+    return [("UA" if name == "truth" else f"CCC of {name.removeprefix('truth_')}", name) for name in shared]
 
 
-def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    strange = column[numbers.isna() & column.notna() & (column.astype(str) != "")]
-    if len(strange):
-        raise ProtocolError(f"{path}: {column.name} {strange.iloc[0]!r}, expected a number; {BOTH_ANEW}")
-    return numbers
-
-
-def _figures(
-    one: pd.DataFrame, other: pd.DataFrame
-) -> list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]]:
-    """What can be compared: its name, the truth, and the predictions of both."""
-    figures: list[tuple[str, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]] = []
-    for column in truths(one):
-        if column not in other:
-            continue
-        said = "prediction" + column.removeprefix("truth")
-        if column == "truth":
-            figures.append(("UA", one[column].to_numpy(), (one[said].to_numpy(), other[said].to_numpy())))
-            continue
-        truth, a, b = (part.to_numpy() for part in (one[column], one[said], other[said]))
-        figures.append((f"CCC of {column.removeprefix('truth_')}", truth, (a, b)))
-    return figures
+def _is_known(truth: pd.Series) -> NDArray[np.bool_]:
+    return np.asarray(truth.notna() & (truth != ""), dtype=bool)
 
 
 def _over_seeds(seeds: NDArray[Any]) -> Callable[[Any, Any], float]:

@@ -55,14 +55,25 @@ def save_outputs(folder: Path, run: Run, outputs: Tensor) -> None:
     temporary.replace(folder / f"{run.name}.npy")
 
 
-def load_outputs(folder: Path, run: Run) -> Tensor:
+def load_outputs(folder: Path, run: Run, shape: tuple[int, int]) -> Tensor:
     """What :func:`save_outputs` kept.
+
+    Args:
+        folder: where it was kept.
+        run: whose outputs they are.
+        shape: test utterances, and outputs (C + K).
 
     Raises:
         ProtocolError: it is not there, or damaged.
     """
-    path = folder / f"{run.name}.npy"
+    path, again = folder / f"{run.name}.npy", "delete the run folder and train again"
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:
+            found = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ProtocolError(f"{path}: not readable ({error}); delete the run folder and train again") from error
+        raise ProtocolError(f"{path}: not readable ({error}); {again}") from error
+    if found.dtype != np.float32 or found.shape != shape:
+        raise ProtocolError(
+            f"{path}: an array of {found.dtype} and shape {found.shape}; expected float32 and {shape}: {again}"
+        )
+    return torch.from_numpy(found)

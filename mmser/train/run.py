@@ -136,7 +136,9 @@ def _test(part: Part, trained: Sequence[Trained], experiment: Experiment, folder
     said = part.ask(of_tested, rows, experiment.training)
     oracle: list[Outcome] = []
     if experiment.report_oracle:
-        would_say = [load_outputs(folder / "oracle", part.runs[i]) for i in tested]
+        num = part.targets.num_outputs
+        kept = zip(tested, rows, strict=True)
+        would_say = [load_outputs(folder / "oracle", part.runs[i], (len(own), num)) for i, own in kept]
         oracle = _outcomes(part, trained, tested, would_say)
     note, dev_scores = None, []
     if len(part.trials) > 1:

@@ -5,6 +5,7 @@ run folder has to look twice.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -14,12 +15,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from mmser.errors import ProtocolError
-from mmser.train.compare import BOTH_ANEW, is_run, read_json
 from mmser.train.options import Experiment, Training
 from mmser.train.results import Line, RatingLine
+from mmser.train.runs import BOTH_ANEW, is_run, read_json
 
 _CONFIG = {
-    "experiment": {"head": str, "protocol": str, "granularity": str, "layer": str, "training": dict[str, Any]},
+    "experiment": {
+        "head": str,
+        "protocol": str,
+        "granularity": str,
+        "layer": str,
+        "settings": dict[str, Any],
+        "training": dict[str, Any],
+    },
     "cache": str,
     "shards": dict[str, tuple[str, ...]],
 }
@@ -119,6 +127,28 @@ def read_trials(folder: Path) -> pd.DataFrame:
         ProtocolError: it is not there, or damaged.
     """
     return _read_table(folder / "trials.csv", _OF_TRIALS)
+
+
+def rejected_heads(folder: Path, head: str) -> set[str]:
+    """Names of the stored heads that were not tested: dev chose another setting. None where there was one setting.
+
+    Args:
+        folder: of the run.
+        head: as ``results.csv`` has it.
+
+    Raises:
+        ProtocolError: several settings were tried, and ``trials.csv`` is not there, or damaged.
+    """
+    named = re.compile(re.escape(head) + r"-fold\d+-seed\d+-trial\d+")
+    tried = {path.parent.name for path in folder.glob("heads/*/config.json") if named.fullmatch(path.parent.name)}
+    if not tried:
+        return set()
+    trials = read_trials(folder)
+    own = trials[trials["head"] == head]
+    # folds, and the trials of a fold and seed, are lines in the order of their numbers
+    folds, numbers = pd.factorize(own["fold"])[0], own.groupby(["fold", "seed"]).cumcount()
+    cells = zip(folds, own["seed"], numbers, own["tested"], strict=True)
+    return tried - {f"{head}-fold{fold}-seed{seed}-trial{number}" for fold, seed, number, tested in cells if tested}
 
 
 def _read_table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:

@@ -112,8 +112,8 @@ def _numbers(manifest: Manifest, name: str, least: float = -np.inf) -> NDArray[n
         try:
             values[row] = float(cell)
         except ValueError:
-            values[row] = np.inf
-        if not least <= values[row] < np.inf:
+            values[row] = np.nan
+        if not (np.isfinite(values[row]) and values[row] >= least):
             kind = "a number" if least == -np.inf else f"a number of at least {least:g}"
             raise ProtocolError(f"utterance {uid!r}: column {name!r} holds {cell!r}; expected {kind}, or nothing")
     return values
