@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import shlex
 import struct
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ _LOSSY = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "VORBIS", "OPUS")
 
 _LENGTH_UNKNOWN = 1 << 48
 """libsndfile gives 2**63 - 1 frames where a streamed file's header leaves the length open."""
+
+_CUT = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""libsndfile's note on a WAV file whose header tells of other bytes than there are: what it tells, what there is."""
+_STREAMED = 0x7FFF0000
+"""Who writes a WAV file into a pipe cannot tell its length, and tells one from here on (sox, ffmpeg, arecord)."""
 
 _FOREIGN_MAGIC = {4: (b"ftyp",), 0: (b"\x30\x26\xb2\x75", b"\x1a\x45\xdf\xa3", b"#!AMR", b"\xff\xf1", b"\xff\xf9")}
 """First bytes, by offset, of MP4/M4A, ASF/WMA, Matroska/WebM, AMR and AAC, which libsndfile does not read."""
@@ -154,8 +160,23 @@ def _frames_of_span(
             f"audio {str(path)!r}: start_s {begin:g} lies beyond its end at {file.frames / rate:.3f} s; "
             "correct the manifest: times are seconds from the start of this recording"
         )
+    if math.isinf(end):
+        _check_whole(path, file)
     start = min(math.floor(begin * rate + 0.5), file.frames - 1)
     return start, None if math.isinf(end) else math.floor(end * rate + 0.5)
+
+
+def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
+    """Refuse a WAV file that was copied in part: libsndfile reads it up to where it ends, and only notes it."""
+    found = _CUT.search(file.extra_info) if file.format in ("WAV", "WAVEX") else None
+    told, there = map(int, found.groups()) if found else (0, 0)
+    lacking_s = (told - there) / there * file.frames / file.samplerate if there else 0.0
+    if told < _STREAMED and lacking_s > END_TOLERANCE_S:
+        end_s = file.frames / file.samplerate
+        raise AudioError(
+            f"audio {str(path)!r} ends after {end_s:.3f} s, {lacking_s:.3f} s before its header says: it was cut short; "
+            "copy or download it again, or give end_s in the manifest"
+        )
 
 
 def _decode(path: Path, file: soundfile.SoundFile, start: int, stop: int | None) -> tuple[NDArray[np.float32], str]:

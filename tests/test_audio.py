@@ -221,6 +221,31 @@ def test_a_damaged_file_says_how_far_it_went(tmp_path: Path, monkeypatch: pytest
         read_audio(path)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_wav_file_that_was_copied_in_part_is_refused(tmp_path: Path, subtype: str) -> None:
+    """The decoder itself reads what is there and says nothing."""
+    path = saved(tmp_path / "a.wav", noise(64_000), subtype=subtype)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    for function in (read_audio, duration_s):
+        with pytest.raises(AudioError, match=r"ends after [12]\.\d+ s, 2\.\d+ s before its header says"):
+            function(path)
+    assert len(read_audio(path, end_s=1.5).samples) == 24_000
+    path.write_bytes(whole[:-400])  # within the tolerance for ends
+    assert len(read_audio(path).samples) >= 64_000 - 200
+
+
+@pytest.mark.parametrize("told", [0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_file_that_came_through_a_pipe_is_whole(tmp_path: Path, told: int) -> None:
+    """Who wrote it could not know its length."""
+    path = saved(tmp_path / "a.wav", noise(64_000), subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", told)
+    path.write_bytes(content)
+    assert len(read_audio(path).samples) == 64_000
+
+
 def test_a_streamed_file_without_length_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.flac", noise())
     content = bytearray(path.read_bytes())

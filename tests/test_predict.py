@@ -207,6 +207,15 @@ def test_a_kept_recording_that_changed_is_extracted_anew(probe: Path, tmp_path: 
     np.testing.assert_allclose(after[SHARES], predict(probe, [recording], device="cpu")[SHARES], atol=1e-6)
 
 
+def test_a_kept_recording_that_is_broken_now_has_no_prediction(probe: Path, tmp_path: Path) -> None:
+    """What was made of it before is there still, and is not what was asked about."""
+    one, other = (write_noise(tmp_path / name, 0.5, seed) for seed, name in enumerate(("a.wav", "b.wav")))
+    predict(probe, [one, other], cache=tmp_path / "kept", device="cpu")
+    one.write_bytes(b"junk")
+    after = predict(probe, [one, other], cache=tmp_path / "kept", device="cpu")
+    assert after["utterance_id"].tolist() == ["b"]
+
+
 def test_what_recipes_decide_cannot_be_given(probe: Path, tmp_path: Path) -> None:
     with pytest.raises(MmserError, match="pooling is decided by the head's recipes"):
         predict(probe, [write_noise(tmp_path / "a.wav", 0.5, 1)], pooling="max")

@@ -17,7 +17,7 @@ from small_corpus import DURATIONS_S, IDS, make_corpus, mmser, run, shards
 
 from mmser.cache import Cache, Column, StreamWriter
 from mmser.errors import CacheError
-from mmser.extract.batches import default_batch_seconds
+from mmser.extract.batches import default_batch_seconds, is_out_of_memory
 from mmser.extract.options import Extraction
 from mmser.extract.speech import SpeechEncoder
 from mmser.extract.work import UnstorableError, Work
@@ -85,6 +85,15 @@ class SmallDevice:
             return states(encoder, waveforms, layers)
 
         monkeypatch.setattr(SpeechEncoder, "states", limited)
+
+
+def test_a_cpu_s_own_error_is_one_of_memory() -> None:
+    """Torch has none for it: what its allocator says is a plain RuntimeError."""
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert not isinstance(found.value, torch.OutOfMemoryError)
+    assert is_out_of_memory(found.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
 def test_a_batch_that_does_not_fit_is_halved(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mmser.cache.places import Place, array_digest, gone, map_place, open_hdf5, places_of
 from mmser.cache.schema import SHARD_NAME, Column
-from mmser.errors import CacheError
+from mmser.errors import CacheError, ManifestError
+from mmser.records import check_utterance_id
 
 _CHUNK = 1 << 22
 
@@ -92,8 +93,18 @@ class Shard:
 
     @cached_property
     def utterance_ids(self) -> list[str]:
-        """The utterances, in the order in which they are packed."""
-        return self._texts("utterance_id")
+        """The utterances, in the order in which they are packed.
+
+        Raises:
+            CacheError: an id that could leave its folder as a file name: whoever exports takes them for names.
+        """
+        ids = self._texts("utterance_id")
+        for uid in ids:
+            try:
+                check_utterance_id(uid)
+            except ManifestError as error:
+                raise CacheError(f"{self.path}: {error}; not a shard of mmser") from error
+        return ids
 
     def digests(self) -> dict[str, list[str]]:
         """For each source (audio, text, alignment), the digest each utterance was made from."""

@@ -1,13 +1,14 @@
 """The stream of alignments: recordings and transcripts in, words, syllables and phones in time out."""
 
 from mmser.cache import Cache, Stream, StreamWriter
+from mmser.cache.schema import MAX_TEXT
 from mmser.errors import AlignmentError, CacheError
 from mmser.extract.align import ALIGNERS, Aligner, Failed, FromFiles, Spoken, Waiting, make_aligner
 from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
 from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit
 from mmser.extract.work import Meter, Work, pick_device, provenance
-from mmser.records import Alignment
+from mmser.records import TIERS, Alignment
 from mmser.transcript import text_digest
 from mmser.units import SAMPLE_RATE
 
@@ -27,7 +28,7 @@ def fill_alignments(work: Work) -> Stream:
     ):
         if len(writer.stream) and ABOUT not in writer.stream.granularities:
             raise CacheError(f"{writer.folder} was made by an older mmser; delete it, and it is aligned again")
-        digests = {uid: text_digest(text) for uid, text in texts.items()}
+        digests = {uid: text_digest(work.text(uid)) for uid in work.utterances}
         files = _files_now(aligner, writer.stream)
         redo = work.stale(writer.stream, {"text": digests, "audio": work.digest_audio(), "file": files})
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
@@ -94,11 +95,18 @@ def _align(meter: Meter, aligner: Aligner, decoded: DecodedUnit, texts: dict[str
     for number, result in enumerate(aligner.align(spoken), start=1):
         if isinstance(result, Failed):
             meter.work.fail(result.utterance_id, meter.stream, result.reason)
+        elif (width := _widest_label(result)) > MAX_TEXT:
+            reason = f"a segment's label has {width} bytes; expected {MAX_TEXT} at most: a word or a phone a segment"
+            meter.work.fail(result.utterance_id, meter.stream, reason)
         else:
             alignments.append(result)
         seconds += len(decoded.recordings[result.utterance_id].samples) / SAMPLE_RATE
         meter.show(number, seconds)
     return alignments
+
+
+def _widest_label(alignment: Alignment) -> int:
+    return max((len(segment.label.encode()) for tier in TIERS for segment in alignment.tier(tier)), default=0)
 
 
 def _write(

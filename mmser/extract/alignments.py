@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmser.cache import Column, Stream
+from mmser.cache.schema import MAX_TEXT
 from mmser.extract.align.words import spoken_words
 from mmser.records import TIERS, Alignment, Kind, Segment
 
@@ -15,6 +16,9 @@ _NUMBERS = {"start_s": "<f8", "end_s": "<f8", "parent": "<i4", "kind": "<u1", "s
 
 ABOUT = "utterance"
 """The table of an alignment stream that has one row an utterance: how long it is, and how its words fared."""
+
+
+_MORE = "and-more"
 
 
 def alignment_tables(
@@ -37,7 +41,7 @@ def alignment_tables(
         arrays = {n: np.array([getattr(s, n) for s in segments], dtype) for n, dtype in _NUMBERS.items()}
         values[tier] = {**arrays, "label": np.array(labels, f"S{width}")}
     words = [words_aligned(a, text) for a, text in zip(alignments, texts, strict=True)]
-    flags = ["\n".join(alignment.flags).encode() for alignment in alignments]
+    flags = [_one_text(alignment.flags) for alignment in alignments]
     about = {
         "duration_s": np.array(durations_s, "<f8"),
         "words": np.array([total for _, total in words], "<i4"),
@@ -47,6 +51,14 @@ def alignment_tables(
     tables[ABOUT] = ([1] * len(alignments), {name: Column(array.dtype.str) for name, array in about.items()})
     values[ABOUT] = about
     return tables, values
+
+
+def _one_text(flags: Sequence[str]) -> bytes:
+    """Flags line by line; where a text cannot hold them all (a word by word of a long transcript), ``and-more``."""
+    kept = list(flags)
+    while len(text := "\n".join(kept).encode()) > MAX_TEXT:
+        kept = [*kept[: -2 if kept[-1] == _MORE else -1], _MORE]
+    return text
 
 
 def words_aligned(alignment: Alignment, text: str) -> tuple[int, int]:

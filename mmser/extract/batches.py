@@ -21,6 +21,11 @@ _GPU_BYTES_PER_SECOND = 100e6
 """Of device memory that a second of padded audio may take, for a start; a batch too large is halved."""
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory: for a CPU torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def default_batch_seconds(device: torch.device) -> float:
     """Seconds of padded audio to begin with, a power of two on a GPU.
 
@@ -73,7 +78,9 @@ class Batches:
         """None where the device's memory is too small; what the attempt held is free again on return."""
         try:
             return self.encoder.states(samples, self.layers)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return None
 
     def _halve(self, batch: Sequence[str], longest_s: float) -> None:

@@ -70,10 +70,15 @@ def pool_frames(path: Path, options: Pooling, report: Report = lambda *_: None) 
     digests = aligned.digests("alignment") if aligned is not None else {}
     ids = frames.utterance_ids
     with StreamWriter(path, name, recipe, made) as writer:
-        stored = writer.stream.digests("alignment") if aligned is not None else {}
-        changed = [uid for uid in ids if uid in stored and stored[uid] != digests.get(uid, "")]
-        redo = changed if options.redo else []
         job = _Job(frames, aligned, options, digests)
+        now = {"audio": job.audio, **({"alignment": digests} if aligned is not None else {})}
+        stored = {source: writer.stream.digests(source) for source in now}
+        changed = [
+            uid
+            for uid in ids
+            if any(uid in was and was[uid] != now[source].get(uid, "") for source, was in stored.items())
+        ]
+        redo = changed if options.redo else []
         units = writer.plan(job.costs([u for u in ids if u not in writer.stream or u in set(redo)]), SHARD_BYTES, redo)
         total = sum(len(unit.utterance_ids) for unit in units)
         added = 0
@@ -102,6 +107,17 @@ class _Job:
         self.grid = FrameGrid.of(frames.recipe)
         self.tiers = [g for g in options.granularities if g in TIERS]
         self.zero_frame_segments = 0
+        if aligned is not None and self.tiers:
+            self._check_recordings(aligned)
+
+    def _check_recordings(self, aligned: Stream) -> None:
+        """Segments of one recording say nothing of the frames of another."""
+        for uid, digest in aligned.digests("audio").items():
+            if digest and self.audio.get(uid, "") not in ("", digest):
+                raise CacheError(
+                    f"utterance {uid!r}: {self.frames.name} is of another recording than {aligned.name}; extract both "
+                    "again with --refresh"
+                )
 
     def costs(self, ids: Sequence[str]) -> dict[str, float]:
         """Bytes of the frames of each: what is read bounds a shard, and pooled states are fewer."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,11 @@ class _Job:
     @property
     def tiers(self) -> list[str]:
         return [g for g in self.granularities if g in TIERS]
+
+    @cached_property
+    def aligned_audio(self) -> dict[str, str]:
+        """The digest of the recording that each utterance was aligned on."""
+        return self.aligned.digests("audio") if self.aligned is not None else {}
 
 
 def load_speech(work: Work) -> tuple[SpeechEncoder, list[int]] | None:
@@ -132,10 +137,22 @@ def _fill(job: _Job) -> None:
             for uid, reason in decoded.failures.items():
                 for name in numbers:
                     work.fail(uid, name, reason)
-            thread.fill(list(numbers), decoded.recordings, partial(_shards, job, numbers, meter))
+            fitting = _as_aligned(job, decoded.recordings, numbers)
+            thread.fill(list(numbers), fitting, partial(_shards, job, numbers, meter))
             meter.done += len(ids)
             meter.seconds += sum(work.seconds[uid] for uid in ids)
             meter.show()
+
+
+def _as_aligned(job: _Job, recordings: Mapping[str, Recording], streams: Mapping[str, int]) -> Mapping[str, Recording]:
+    """Those that were aligned as they are now, where segments are pooled; the others become failures of the streams."""
+    if job.aligned is None or not job.tiers or job.pooled is None or job.pooled.name not in streams:
+        return recordings
+    for uid, recording in recordings.items():
+        if job.aligned_audio.get(uid, "") not in ("", recording.digest):
+            for name in streams:
+                job.work.fail(uid, name, f"{job.aligned.name} is of another recording; add --refresh to make both anew")
+    return {uid: own for uid, own in recordings.items() if job.aligned_audio.get(uid, "") in ("", own.digest)}
 
 
 def _bytes_to_write(job: _Job, writer: StreamWriter, ids: Sequence[str]) -> float:

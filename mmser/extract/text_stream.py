@@ -41,7 +41,8 @@ def load_text(work: Work) -> tuple[TextEncoder, list[int]] | None:
 def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
     """Encode the transcripts that the stream lacks."""
     options = work.options
-    texts, name = work.texts(options.text_column), f"text/{stream_folder_name(encoder.name)}"
+    column = options.text_column
+    texts, name = work.texts(column), f"text/{stream_folder_name(encoder.name)}"
     made = provenance(encoder.device)
     if options.compute != "float32":
         made["drift"] = _lower(work, encoder, layers)
@@ -50,7 +51,10 @@ def fill_text(work: Work, encoder: TextEncoder, layers: list[int]) -> None:
         name += f"@{stream_folder_name(options.text_column)}"
         recipe["text_column"] = options.text_column
     with StreamWriter(work.cache, name, recipe, made) as writer:
-        redo = work.stale(writer.stream, {"text": {uid: text_digest(text) for uid, text in texts.items()}})
+        # of all utterances: a text that is empty now has changed
+        redo = work.stale(
+            writer.stream, {"text": {uid: text_digest(work.text(uid, column)) for uid in work.utterances}}
+        )
         pending = [uid for uid in work.utterances if uid not in writer.stream or uid in set(redo)]
         lengths: dict[str, int] = {}  # tokenized again shard by shard: the tokens of a whole corpus are not held
         for uid in pending:

@@ -51,6 +51,8 @@ class Work:
     """Duration of the utterances looked at, from their headers."""
     audio_digests: dict[str, str] = field(default_factory=dict)
     """Today's digest of every recording; filled only where asked to refresh."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why a recording has no digest today; filled only where asked to refresh."""
     decoders: Decoders = field(init=False)
     """Whoever made this closes them."""
 
@@ -106,7 +108,8 @@ class Work:
             now: for each source (audio, text, alignment, file), today's digests by utterance.
 
         Returns:
-            Those to redo: all that changed where asked to refresh, else none, and a note says how many changed.
+            Those to redo: all that changed where asked to refresh, else none, and a note says how many changed. Those
+            whose recording can no longer be read become failures.
         """
         changed = {
             uid
@@ -120,6 +123,9 @@ class Work:
                 f"({min(changed)!r} among them) and keep their old states; add --refresh to redo them"
             )
             return []
+        for uid, reason in self.unreadable.items() if "audio" in now else ():
+            if uid in stream:
+                self.fail(uid, stream.name, f"{reason}; what was made of it before stays")
         return sorted(changed)
 
     def look_at_audio(self, uids: Iterable[str], *streams: str) -> dict[str, float]:
@@ -139,6 +145,7 @@ class Work:
             units = [Unit(i, tuple(every[i : i + 64])) for i in range(0, len(every), 64)]
             for decoded in self.decoders.units(units, self.utterances):
                 self.audio_digests.update({uid: r.digest for uid, r in decoded.recordings.items()})
+                self.unreadable.update(decoded.failures)
         return self.audio_digests
 
 

@@ -178,7 +178,7 @@ def fetch(states: torch.Tensor, dtype: str) -> Callable[[], NDArray]:
     host = torch.empty(stored.shape, dtype=stored.dtype, pin_memory=True)
     host.copy_(stored, non_blocking=True)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(stored.device))  # else that of cuda:0, wherever the states are
 
     def wait() -> NDArray:
         copied.synchronize()

@@ -106,9 +106,9 @@ def predict_manifest(
         _check_texts(ensemble, manifest)
     manifest, notes = _with_speakers(ensemble, manifest)
     with _folder(cache) as folder:
-        reasons, told = _extract(ensemble, manifest, folder, asked, report)
+        reasons, changed, told = _extract(ensemble, manifest, folder, asked, report)
         opened = Cache(folder)
-        failures = _failures(ensemble, opened, manifest.ids, {**reasons, **unheard})
+        failures = {**changed, **_failures(ensemble, opened, manifest.ids, {**reasons, **unheard})}
         ids = [uid for uid in manifest.ids if uid not in failures]
         answers = [apply(one.path, opened, ids) for one in ensemble.heads] if ids else []
     return Predictions(
@@ -174,8 +174,8 @@ def _folder(cache: Path | None) -> Iterator[Path]:
 
 def _extract(
     ensemble: Ensemble, manifest: Manifest, folder: Path, asked: Sequence[Extraction], report: Report
-) -> tuple[dict[str, str], list[str]]:
-    """Fill the cache; why utterances failed, and what to tell the user."""
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Fill the cache; why utterances failed, which of them have old states there, and what to tell the user."""
     check = _Check(ensemble, folder)
 
     def checked(stream: str, done: int, total: int, seconds: float) -> None:
@@ -183,13 +183,17 @@ def _extract(
         report(stream, done, total, seconds)
 
     reasons: dict[str, str] = {}
+    changed: dict[str, str] = {}
     notes: list[str] = []
     for options in asked:
         summary = extract(manifest, folder, options, checked, say=lambda _: check())
-        for (uid, _), reason in summary.failures.items():
+        streams = Cache(folder).streams
+        for (uid, stream), reason in summary.failures.items():
             reasons.setdefault(uid, reason)
+            if stream in streams and uid in streams[stream]:
+                changed.setdefault(uid, reason)
         notes += [note for note in summary.notes if note not in notes]
-    return reasons, notes
+    return reasons, changed, notes
 
 
 class _Check:

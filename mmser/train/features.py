@@ -207,6 +207,7 @@ def load_table(
         states = stored_column(stream, granularity, "states", utterance_ids, layers)
         links = None
         if linker is not None and granularity == "frame":
+            linker.check_recordings(stream)
             links = linker.of_frames(states.offsets, FrameGrid.of(stream.recipe))
         elif linker is not None and granularity in TIERS:
             links = linker.of_segments(stream, granularity)

@@ -99,6 +99,20 @@ class Linker:
         means = np.append(np.where(counts > 0, sums / np.maximum(counts, 1), -1.0), -1.0)
         return means[np.where(words.values >= 0, asked, size)].astype(np.float32)
 
+    def check_recordings(self, frames: Stream) -> None:
+        """Make sure that frames and alignment are of one recording.
+
+        Raises:
+            ProtocolError: the frames are of another one.
+        """
+        heard, aligned = frames.digests("audio"), self.align.digests("audio")
+        for uid in self.ids:
+            if heard.get(uid) and aligned.get(uid) and heard[uid] != aligned[uid]:  # empty where not known
+                raise ProtocolError(
+                    f"utterance {uid!r}: {frames.name} is of another recording than {self.align.name}; extract both "
+                    "again with --refresh"
+                )
+
     def check_transcript(self, text: Stream) -> None:
         """Make sure that tokens and alignment are of one transcript: the words of another have other numbers.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmser.audio import Recording
 from mmser.cache import Unit
 from mmser.cache.writer import cut
+from mmser.extract.batches import is_out_of_memory
 from mmser.extract.decode import Decoders
 from mmser.extract.work import Report
 from mmser.records import Utterance
@@ -134,7 +135,9 @@ def _heard(recogniser: Recogniser, waveforms: Sequence[NDArray[np.float32]]) -> 
     """What is said in each waveform; a batch that the device's memory does not hold is halved."""
     try:
         return recogniser.texts(waveforms)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         if len(waveforms) == 1:
             seconds = len(waveforms[0]) / SAMPLE_RATE
             return [
