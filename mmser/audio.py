@@ -174,8 +174,8 @@ def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
     if told < _STREAMED and lacking_s > END_TOLERANCE_S:
         end_s = file.frames / file.samplerate
         raise AudioError(
-            f"audio {str(path)!r} ends after {end_s:.3f} s, {lacking_s:.3f} s before its header says: it was cut short; "
-            "copy or download it again, or give end_s in the manifest"
+            f"audio {str(path)!r} ends after {end_s:.3f} s, {lacking_s:.3f} s before its header says: it was cut "
+            "short; copy or download it again, or give end_s in the manifest"
         )
 
 
