@@ -142,7 +142,7 @@ class IemocapAligner(Closing):
         """What decides an import besides the files, which are the release's."""
         return {
             "aligner": self.name,
-            "rules": 1,  # raise when kinds, matches or syllables come out differently
+            "rules": 2,  # raise when kinds, matches or syllables come out differently
             "num2words": version("num2words"),
             "tolerance_s": TOLERANCE_S,
         }

@@ -254,7 +254,7 @@ class TextGridAligner(Closing):
         """Versions and settings. The files are not in it: more of them may come later."""
         return {
             "aligner": self.name,
-            "rules": 2,  # raise when tiers, kinds, matches or syllables come out differently
+            "rules": 3,  # raise when tiers, kinds, matches or syllables come out differently
             "praatio": version("praatio"),
             "num2words": version("num2words"),
             **asdict(self._settings),

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -132,12 +133,24 @@ def _by_letters(labels: list[str], words: list[SpokenWord]) -> list[int]:
     return found
 
 
+def _opcodes(said: list[str], written: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    """:mod:`difflib`'s steps from one to the other; a single one where one for one has as many equal pairs."""
+    matcher = SequenceMatcher(a=said, b=written, autojunk=False)
+    if len(said) == len(written):
+        # "no <unk> no" in "no no no": the runs pair the first two, and leave the unknown word out
+        pairs = sum(a == b for a, b in zip(said, written, strict=True))
+        if pairs >= sum(block.size for block in matcher.get_matching_blocks()):
+            return [("replace", 0, len(said), 0, len(written))]
+    return matcher.get_opcodes()
+
+
 def match_words(spoken: list[str], text: str) -> list[int]:
     """Which word of the transcript each spoken word is.
 
     Equal words are matched first (Ratcliff and Obershelp's longest common runs, :mod:`difflib`). Between them, as many
-    spoken words as transcript words are taken one for one (an unknown word ``<unk>``, another spelling); otherwise
-    the letters decide (``wizard`` + ``'s`` for "wizard's", ``chad`` + ``like`` for "chad-like"). Order is kept.
+    spoken words as transcript words are taken one for one (an unknown word ``<unk>``, another spelling), and so is
+    the whole where that finds no fewer equal words; otherwise the letters decide (``wizard`` + ``'s`` for "wizard's",
+    ``chad`` + ``like`` for "chad-like"). Order is kept.
 
     Args:
         spoken: labels of the word tier, without pauses.
@@ -153,8 +166,7 @@ def match_words(spoken: list[str], text: str) -> list[int]:
     said = [(form, i) for i, label in enumerate(spoken) for form in (_forms(label) or [""])]
     written = spoken_words(text)
     votes: list[list[int]] = [[] for _ in spoken]
-    matcher = SequenceMatcher(a=[form for form, _ in said], b=[w.form for w in written], autojunk=False)
-    for _, a, a_end, b, b_end in matcher.get_opcodes():
+    for _, a, a_end, b, b_end in _opcodes([form for form, _ in said], [w.form for w in written]):
         if a_end - a == b_end - b:
             parents = [word.parent for word in written[b:b_end]]
         else:
