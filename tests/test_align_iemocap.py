@@ -112,6 +112,15 @@ def test_what_cannot_be_used_is_named(
         raise AlignmentError(found.reason)
 
 
+def test_a_damaged_row_is_no_header(release: Path) -> None:
+    path = file(release, ".wdseg")
+    path.write_text(path.read_text().replace("   41    73", "   41    7x"))
+    found = align(release)
+    assert isinstance(found, Failed)
+    assert f"{path}, line 3: '41    7x" in found.reason
+    assert "is no segment; expected first frame, last frame, score and label; the file is damaged" in found.reason
+
+
 def test_the_last_frame_may_be_begun_and_not_filled(release: Path) -> None:
     found = align(release, seconds=1.203)
     assert isinstance(found, Alignment), found

@@ -113,6 +113,17 @@ def test_syllables_of_the_file_come_before_derived_ones(grid: Grid) -> None:
     assert found.flags == ()
 
 
+def test_sampa_of_webmaus_makes_no_syllables(grid: Grid) -> None:
+    words: Tier = ("ORT-MAU", [(0.0, 1.0, "about")])
+    phones: Tier = ("MAU", [(0.0, 0.2, "@"), (0.2, 0.4, "b"), (0.4, 0.8, "aU"), (0.8, 1.0, "t")])
+    found = read_textgrid(grid(as_text(words, phones)), "u1", duration_s=1.0, text="About")
+    assert (len(found.words), len(found.phones), found.syllables) == (1, 4, ())
+    assert found.flags == ("no-syllables",)
+    syllables: Tier = ("MAS", [(0.0, 0.2, "@"), (0.2, 1.0, "b aU t")])
+    found = read_textgrid(grid(as_text(words, phones, syllables)), "u1", duration_s=1.0, text="About")
+    assert ([s.label for s in found.syllables], found.flags) == (["@", "b aU t"], ())
+
+
 def test_phones_or_syllables_alone_are_taken_without_words(grid: Grid) -> None:
     found = read_textgrid(grid(as_text(PHONES)), "u1", duration_s=1.0, text="Happy days!")
     assert (found.words, found.syllables, found.flags) == ((), (), ("no-words",))

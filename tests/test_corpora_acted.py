@@ -130,6 +130,8 @@ def test_crema_d_pointers_are_no_recordings(crema_d: Path) -> None:
         ("0011", "utf-8-sig", "0011_000001\tThe nine the eggs, I keep.\tNeutral\n", "The nine the eggs, I keep."),
         ("0013", "utf-16", "0013_000001\tThe nine the eggs.\tNeutral\n", "The nine the eggs."),
         ("0016", "latin-1", "0016_000001\tThe caf\xe9.\tNeutral\n", "The caf\xe9."),
+        ("0017", "latin-1", "0017_000001\tSo na\xefve.\tNeutral\n", "So na\xefve."),
+        ("0018", "gb2312", "0018_000001\tI don\u2019t know.\tNeutral\n", "I don\u2019t know."),
         ("0012", "utf-8", "0012_000001 Blanks, not tabs. Neutral\n", "Blanks, not tabs."),
         ("0015", "utf-8", "0015_000001\tNo label here.\n", "No label here."),
     ],

@@ -131,6 +131,14 @@ def test_iemocap_names_a_line_that_is_no_turn(iemocap: Path) -> None:
     assert any("Ses05M_script01_1b.txt, line 1: not the head of a turn" in warning for warning in warnings)
 
 
+def test_iemocap_votes_of_a_damaged_turn_are_nobodys(iemocap: Path) -> None:
+    path = next(iemocap.rglob("EmoEvaluation/Ses01F_impro01.txt"))
+    path.write_text(path.read_text().replace("Ses01F_impro01_M002\texc", "Ses01F_impro01_M002 exc"))
+    rows = rows_of(read_corpus("iemocap", Request(iemocap), "dimensional"))
+    assert cells(rows["Ses01F_impro01_F000"], "votes_neu", "votes_ang", "votes_exc") == ["2", "1", "1"]
+    assert cells(rows["Ses01F_impro01_M003"], "votes_hap", "votes_sur") == ["1", "1"]
+
+
 IMPROV = (
     "UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:2.800000; V:3.000000; D:2.800000 ; N:3.200000;\n"
     "rater-p3; Neutral; Neutral,Excited; A:3.000000; V:3.000000; D:NaN; N:4.000000;\n"
@@ -177,6 +185,14 @@ def test_msp_improv_activation_is_inverted(tmp_path: Path, name: str, audio: str
     }
     four = read_corpus("msp-improv", Request(tmp_path))
     assert four.manifest.ids == ["MSP-IMPROV-S01A-F01-P-FM01"]
+
+
+def test_msp_improv_votes_of_a_damaged_turn_are_nobodys(tmp_path: Path) -> None:
+    write_text(tmp_path / "Evaluation.txt", IMPROV.replace("MF02.avi; X", "MF02.avi, X"))
+    write_noise(tmp_path / "MSP-IMPROV-S01A-F01-P-FM01.wav", rate=48_000)
+    reading = read_corpus("msp-improv", Request(tmp_path), "dimensional")
+    assert cells(rows_of(reading)["MSP-IMPROV-S01A-F01-P-FM01"], "votes_N", "votes_A", "votes_O") == ["1", "2", "0"]
+    assert any("Evaluation.txt, line 6: not the head of a turn" in warning for warning in reading.manifest.warnings)
 
 
 PODCAST = (

@@ -27,6 +27,9 @@ MEN = frozenset(f"{speaker:04d}" for speaker in (4, 5, 6, 8, 10, 11, 12, 13, 14,
 _WRITTEN = {*EMOTIONS, "中立", "快乐", "伤心", "生气", "惊喜"}
 """What the last field of a transcript's line may be."""
 
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\ue000-\ufaff\U00020000-\U0003ffff]")
+"""Ideographs and signs for private use: what letters of Latin-1 become where they are read as GB 18030."""
+
 _NAME = re.compile(r"(\d{4})_(\d{6})", re.ASCII)
 _LINE = re.compile(r"(\d{4}_\d{6})\s+(.*\S)", re.ASCII)
 
@@ -90,13 +93,27 @@ def _texts(home: Path, speaker: str) -> dict[str, str]:
 
 
 def _encodings(path: Path, speaker: str) -> tuple[str, ...]:
-    """UTF-16 has zero bytes where there is a letter or digit; Chinese that is not UTF-8 is GB2312, English Latin-1."""
-    head = path.read_bytes()[:64]
+    """UTF-16 has zero bytes where there is a letter or digit; Chinese that is not UTF-8 is GB2312.
+
+    English is GB2312 (curly apostrophes) or Latin-1.
+    """
+    data = path.read_bytes()
+    head = data[:64]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return ("utf-16",)
     if b"\0" in head:
         return ("utf-16-be" if head[0] == 0 else "utf-16-le",)
-    return ("utf-8-sig", "gb18030") if speaker in MANDARIN else ("utf-8-sig", "latin-1")
+    if speaker in MANDARIN or _is_western_gb(data):
+        return ("utf-8-sig", "gb18030")
+    return ("utf-8-sig", "latin-1")
+
+
+def _is_western_gb(data: bytes) -> bool:
+    """Whether it reads as GB 18030 without a Chinese character."""
+    try:
+        return _CHINESE.search(data.decode("gb18030")) is None
+    except UnicodeError:
+        return False
 
 
 def _label_set(language: str | None, each: int) -> LabelSet:

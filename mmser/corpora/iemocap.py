@@ -105,17 +105,20 @@ def _read_session(session: Path, found: Found) -> None:
 def _turns(path: Path, found: Found) -> list[dict[str, Any]]:
     """The turns of a dialogue, without audio and text."""
     turns: list[dict[str, Any]] = []
+    votes: Counter[str] = Counter()
     for number, line in enumerate(text_of(path).splitlines(), 1):
         if line.startswith("["):
             turn = _TURN.fullmatch(line.rstrip())
             name = turn and _NAME.fullmatch(turn["id"])
             if turn is None or name is None:
                 found.warnings.append(f"IEMOCAP: {path.name}, line {number}: not the head of a turn: {line!r}")
+                votes = Counter()  # belongs to no turn: what follows is not of the turn before
                 continue
             turns.append(_row(turn, name))
-        elif turns and (observer := _OBSERVER.match(line)):
+            votes = turns[-1]["votes"]
+        elif observer := _OBSERVER.match(line):
             labels = [label.strip().lower() for label in observer["labels"].split(";") if label.strip()]
-            turns[-1]["votes"].update(NAMES.get(label, label) for label in labels)
+            votes.update(NAMES.get(label, label) for label in labels)
     return turns
 
 

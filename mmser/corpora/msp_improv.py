@@ -86,16 +86,19 @@ def _transcripts(folder: Path, found: Found) -> dict[str, Path]:
 def _turns(path: Path, found: Found) -> list[dict[str, Any]]:
     """The evaluation's turns, each a head and then a line a rater."""
     turns: list[dict[str, Any]] = []
+    votes: Counter[str] = Counter()
     for at, line in enumerate(text_of(path).splitlines(), 1):
         if line.startswith("UTD-IMPROV-"):
             head = _HEAD.fullmatch(line)
             name = head and _NAME.fullmatch(f"MSP-IMPROV-{head['id']}")
             if head is None or name is None:
                 found.warnings.append(f"MSP-IMPROV: {path.name}, line {at}: not the head of a turn: {line!r}")
+                votes = Counter()  # belongs to no turn: what follows is not of the turn before
                 continue
             turns.append(_row(head, name))
-        elif turns and (rater := _RATER.match(line)):
-            turns[-1]["votes"][_LABELS[rater["label"]]] += 1
+            votes = turns[-1]["votes"]
+        elif rater := _RATER.match(line):
+            votes[_LABELS[rater["label"]]] += 1
     return turns
 
 

@@ -105,7 +105,7 @@ class CtcAligner(Closing):
         """The model, its letters and the settings."""
         return {
             "aligner": self.name,
-            "rules": 1,  # raise when words or letters come out differently
+            "rules": 2,  # raise when words or letters come out differently
             "num2words": version("num2words"),
             "transformers": transformers.__version__,
             **self._identity,

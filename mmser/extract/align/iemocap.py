@@ -51,29 +51,38 @@ class _Row:
         return Kind.UNKNOWN if _NOISE.fullmatch(self.label) else Kind.SPEECH
 
 
+def _matches(path: Path) -> Iterator[tuple[int, re.Match[str]]]:
+    """The lines that are segments, each with its number."""
+    try:
+        lines = path.read_bytes().decode("latin-1").splitlines()
+    except OSError as error:
+        raise AlignmentError(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if match := _ROW.fullmatch(line):
+            yield number, match
+        elif line.lstrip()[:1].isdigit():  # the header and the total begin with letters
+            raise AlignmentError(
+                f"{path}, line {number}: {line.strip()!r} is no segment; expected first frame, last frame, score and "
+                "label; the file is damaged, take it from the release"
+            )
+
+
 def read_segments(path: Path, duration_s: float) -> list[_Row]:
     """The segments of one file, in seconds.
 
-    The header, the total and blank lines are known by not beginning with two numbers and a label.
+    The header, the total and blank lines are known by not beginning with a digit.
 
     Args:
         path: a ``.wdseg``, ``.syseg`` or ``.phseg`` file.
         duration_s: length of the utterance's audio, at which the last segment is clipped.
 
     Raises:
-        AlignmentError: the file cannot be read, holds no segment, or a segment that cannot be: ending before it
-            begins, beginning before the one before it ends, or outside the audio.
+        AlignmentError: the file cannot be read, holds no segment, a line of numbers that is none, or a segment that
+            cannot be: ending before it begins, beginning before the one before it ends, or outside the audio.
     """
-    try:
-        lines = path.read_bytes().decode("latin-1").splitlines()
-    except OSError as error:
-        raise AlignmentError(f"{path} cannot be read: {error.strerror}") from error
     rows: list[_Row] = []
     last = -1
-    for number, line in enumerate(lines, 1):
-        match = _ROW.fullmatch(line)
-        if match is None:
-            continue
+    for number, match in _matches(path):
         first, final = int(match["first"]), int(match["last"])
         where = f"{path}, line {number}: {match['label']!r} from frame {first} to frame {final}"
         if not last < first <= final:
@@ -142,7 +151,7 @@ class IemocapAligner(Closing):
         """What decides an import besides the files, which are the release's."""
         return {
             "aligner": self.name,
-            "rules": 1,  # raise when kinds, matches or syllables come out differently
+            "rules": 2,  # raise when kinds, matches or syllables come out differently
             "num2words": version("num2words"),
             "tolerance_s": TOLERANCE_S,
         }

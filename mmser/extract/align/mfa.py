@@ -75,7 +75,7 @@ class MfaAligner(Closing):
         models = {kind: _identity(kind, name) for kind, name in kinds.items()}
         return {
             "aligner": self.name,
-            "rules": 1,  # raise when corpora, tiers, matches or syllables come out differently
+            "rules": 2,  # raise when corpora, tiers, matches or syllables come out differently
             "mfa": ".".join(map(str, self._version)),
             "models": {"combined": self._models.combined} if self._models.combined is not None else models,
             "num2words": installed("num2words"),

@@ -86,7 +86,7 @@ class PocketSphinxAligner(Closing):
         model = Path(get_model_path("en-us"))
         return {
             "aligner": self.name,
-            "rules": 1,  # raise when words, letters or syllables come out differently
+            "rules": 2,  # raise when words, letters or syllables come out differently
             "pocketsphinx": version("pocketsphinx"),
             "num2words": version("num2words"),
             "acoustic_model": _digest(model / "en-us"),

@@ -27,6 +27,9 @@ _SILENCES = frozenset(
 _UNKNOWNS = frozenset({"spn", "nsn", "lau", "ns", "oov", "unk"})
 """Labels of sounds that nobody spelled out; so is every label in brackets or plus signs (``<unk>``, ``+SPN+``)."""
 
+_SAMPA_TIER = "MAU"
+"""WebMAUS's phones are SAMPA; :mod:`~mmser.extract.align.syllables` does not know its vowels (``@``, ``6``, ``{``)."""
+
 _BRACKETED = re.compile(r"<.*>|\[.*\]|\{.*\}|\++[^+]+\++", re.DOTALL)
 
 
@@ -152,8 +155,9 @@ def read_textgrid(
     """Import one TextGrid: its words, syllables and phones.
 
     The tiers are found by name (:class:`TextGridSettings`); point tiers and others are passed over. Syllables are the
-    file's own where it has such a tier, else made from the phones. A file of syllables or phones alone is taken
-    without words. Pauses are known by their usual labels and keep an empty one. Stress digits of phones are kept.
+    file's own where it has such a tier, else made from the phones, but not from WebMAUS's, which are SAMPA. A file of
+    syllables or phones alone is taken without words. Pauses are known by their usual labels and keep an empty one.
+    Stress digits of phones are kept.
 
     Args:
         path: long, short or JSON TextGrid in UTF-8, UTF-16 or Latin-1.
@@ -163,8 +167,9 @@ def read_textgrid(
         settings: tolerances and names of tiers.
 
     Returns:
-        The alignment. Flags: ``no-words``; ``no-phones``; ``transcript-differs`` (a word is not in the transcript);
-        ``out-of-vocabulary:WORD`` (a word without a known phone, so without syllables of ours).
+        The alignment. Flags: ``no-words``; ``no-phones``; ``no-syllables`` (WebMAUS's phones without its syllables);
+        ``transcript-differs`` (a word is not in the transcript); ``out-of-vocabulary:WORD`` (a word without a known
+        phone, so without syllables of ours).
 
     Raises:
         AlignmentError: the file is no TextGrid; has no tier of words, unless all its tiers are of syllables or phones;
@@ -185,9 +190,11 @@ def read_textgrid(
     own = [s for s in _part_segments(clipped.get("syllable", ()), words) if s.kind is not Kind.SILENCE]
     if all(segment.kind is Kind.SILENCE for segment in (words or [*own, *phones])):
         raise AlignmentError(f"{path}: its tier {known[0].name!r} holds no {TIERS[0] if words else 'speech'}")
+    sampa = "syllable" not in clipped and any(tier.name.upper() == _SAMPA_TIER for tier in known)
+    flags = (*_flags(words, phones, text), *(["no-syllables"] if sampa else []))
     try:
-        syllables = tuple(own) if "syllable" in clipped else syllables_of(words, phones)
-        return Alignment(utterance_id, words, syllables, phones, _flags(words, phones, text))
+        syllables = tuple(own) if "syllable" in clipped or sampa else syllables_of(words, phones)
+        return Alignment(utterance_id, words, syllables, phones, flags)
     except AlignmentError as error:
         raise AlignmentError(f"{path}: {error}") from error
 
@@ -254,7 +261,7 @@ class TextGridAligner(Closing):
         """Versions and settings. The files are not in it: more of them may come later."""
         return {
             "aligner": self.name,
-            "rules": 2,  # raise when tiers, kinds, matches or syllables come out differently
+            "rules": 3,  # raise when tiers, kinds, matches or syllables come out differently
             "praatio": version("praatio"),
             "num2words": version("num2words"),
             **asdict(self._settings),

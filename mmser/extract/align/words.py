@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -44,6 +45,11 @@ _PIECE = re.compile(
 )
 
 
+def _without_tags(text: str) -> str:
+    """Blanks where there were tags, so that every other character keeps its place."""
+    return TAG.sub(lambda tag: " " * len(tag[0]), text)
+
+
 def _plain(written: str) -> str:
     """Lower case, one kind of apostrophe, Latin letters without accents, other signs as blanks."""
     kept = []
@@ -65,9 +71,9 @@ def _letters(piece: str) -> list[str]:
 
 
 def _forms(written: str, *, with_unit: bool = True) -> list[str]:
-    """The spoken forms of one word of a transcript, or of one label of a TextGrid."""
+    """The spoken forms of one word of a transcript, or of one label of a TextGrid, tags taken out."""
     forms: list[str] = []
-    plain = _plain(TAG.sub(" ", written))
+    plain = _plain(written)
     for piece in _PIECE.finditer(plain):
         if piece["initials"]:
             forms += [letter for letter in piece["initials"] if letter != "."]
@@ -98,17 +104,19 @@ def spoken_words(text: str) -> list[SpokenWord]:
     >>> [(w.form, w.parent) for w in spoken_words("[LAUGHTER] I’m twenty-one, not 22!")]
     [("i'm", 1), ('twenty', 2), ('one', 2), ('not', 3), ('twenty', 4), ('two', 4)]
     """
+    # at once over the text: a tag of several words ("[door slams],") is one only there
+    plain = _without_tags(text)
     words = transcript_words(text)
-    tags = [match.span() for match in TAG.finditer(text)]
+    written = [plain[word.start : word.end] for word in words]
     spoken: list[SpokenWord] = []
     unit, end = "", 0
     for i, word in enumerate(words):
-        spoken += [SpokenWord(_SYMBOLS[sign], -1) for sign in text[end : word.start].split() if sign in _SYMBOLS]
+        spoken += [SpokenWord(_SYMBOLS[sign], -1) for sign in plain[end : word.start].split() if sign in _SYMBOLS]
         end = word.end
-        if any(first <= word.start and word.end <= last for first, last in tags):
+        if not any(c.isalnum() for c in written[i]):
             continue
-        held, unit = unit, _unit_after_scale(word.text, words[i + 1].text) if i + 1 < len(words) else ""
-        spoken += [SpokenWord(form, i) for form in _forms(word.text, with_unit=not unit)]
+        held, unit = unit, _unit_after_scale(written[i], written[i + 1]) if i + 1 < len(words) else ""
+        spoken += [SpokenWord(form, i) for form in _forms(written[i], with_unit=not unit)]
         spoken += [SpokenWord(held, i)] if held else []
     return spoken
 
@@ -132,12 +140,24 @@ def _by_letters(labels: list[str], words: list[SpokenWord]) -> list[int]:
     return found
 
 
+def _opcodes(said: list[str], written: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    """:mod:`difflib`'s steps from one to the other; a single one where one for one has as many equal pairs."""
+    matcher = SequenceMatcher(a=said, b=written, autojunk=False)
+    if len(said) == len(written):
+        # "no <unk> no" in "no no no": the runs pair the first two, and leave the unknown word out
+        pairs = sum(a == b for a, b in zip(said, written, strict=True))
+        if pairs >= sum(block.size for block in matcher.get_matching_blocks()):
+            return [("replace", 0, len(said), 0, len(written))]
+    return matcher.get_opcodes()
+
+
 def match_words(spoken: list[str], text: str) -> list[int]:
     """Which word of the transcript each spoken word is.
 
     Equal words are matched first (Ratcliff and Obershelp's longest common runs, :mod:`difflib`). Between them, as many
-    spoken words as transcript words are taken one for one (an unknown word ``<unk>``, another spelling); otherwise
-    the letters decide (``wizard`` + ``'s`` for "wizard's", ``chad`` + ``like`` for "chad-like"). Order is kept.
+    spoken words as transcript words are taken one for one (an unknown word ``<unk>``, another spelling), and so is
+    the whole where that finds no fewer equal words; otherwise the letters decide (``wizard`` + ``'s`` for "wizard's",
+    ``chad`` + ``like`` for "chad-like"). Order is kept.
 
     Args:
         spoken: labels of the word tier, without pauses.
@@ -150,11 +170,10 @@ def match_words(spoken: list[str], text: str) -> list[int]:
     [0, 1, 2, 3, 3, 4, 4]
     """
     # an unknown word stays as an empty form: it matches nothing, but it holds its place
-    said = [(form, i) for i, label in enumerate(spoken) for form in (_forms(label) or [""])]
+    said = [(form, i) for i, label in enumerate(spoken) for form in (_forms(_without_tags(label)) or [""])]
     written = spoken_words(text)
     votes: list[list[int]] = [[] for _ in spoken]
-    matcher = SequenceMatcher(a=[form for form, _ in said], b=[w.form for w in written], autojunk=False)
-    for _, a, a_end, b, b_end in matcher.get_opcodes():
+    for _, a, a_end, b, b_end in _opcodes([form for form, _ in said], [w.form for w in written]):
         if a_end - a == b_end - b:
             parents = [word.parent for word in written[b:b_end]]
         else:
