@@ -19,6 +19,7 @@ PER_CELL = 3
 FRAMES, POOLED, TEXT = "speech/toy", "pooled/toy@hand", "text/toy"
 LAYERS, TEXT_LAYERS = [0, 4, 9], [1, 2]
 DIM, TEXT_DIM = 6, 5
+FRAMES_RECIPE = {"layers": LAYERS, "hop": 320, "field": 400}
 
 Edit = Callable[[str, str, NDArray], NDArray]
 """From utterance, granularity and states to the states that are stored."""
@@ -103,8 +104,8 @@ def write_stream(
         return states
 
     layers, dim = (TEXT_LAYERS, TEXT_DIM) if name == TEXT else (LAYERS, DIM)
-    in_time = {"hop": 320, "field": 400} if name.startswith("speech/") else {}
-    with StreamWriter(folder, name, {"layers": layers, **in_time}, {}) as writer:
+    recipe = FRAMES_RECIPE if name.startswith("speech/") else {"layers": layers}
+    with StreamWriter(folder, name, recipe, {}) as writer:
         for unit in writer.plan({uid: float(num_words(uid)) for uid in ids}, 45.0):
             parts = {g: [stored(uid, g) for uid in unit.utterance_ids] for g in granularities}
             integers = {"token": ("token_id", "start", "end", "word"), "word": ("segment",)}
@@ -141,7 +142,7 @@ def edit_manifest(cache: Path, change: Callable[[pd.DataFrame], None]) -> None:
 def add_stream(folder: Path, name: str, frames: Callable[[str], dict[str, NDArray[np.float32]]]) -> None:
     """Write a stream of one layer: ``frames`` says the states of an utterance by granularity, (N, D) each."""
     ids = list(make_rows()["utterance_id"])
-    with StreamWriter(folder, name, {"layers": [0], "hop": 320, "field": 400}, {}) as writer:
+    with StreamWriter(folder, name, {**FRAMES_RECIPE, "layers": [0]}, {}) as writer:
         for unit in writer.plan(dict.fromkeys(ids, 1.0), 20.0):
             found = [frames(uid) for uid in unit.utterance_ids]
             tables = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_cache import DIM, FRAMES, LAYERS, POOLED, TEXT, toy_states, write_cache
+from small_cache import DIM, FRAMES, FRAMES_RECIPE, LAYERS, POOLED, TEXT, toy_states, write_cache
 from small_corpus import mmser
 
 from mmser.cache import Cache, Column, StreamWriter, compact, pack, verify
@@ -20,7 +20,7 @@ GRANULARITY = {FRAMES: "frame", POOLED: "word", TEXT: "token"}
 
 def redo(cache: Path, ids: list[str], value: float) -> None:
     """Write some utterances' frames again, as an extraction with --refresh does."""
-    with StreamWriter(cache, FRAMES, {"layers": LAYERS}, {}) as writer:
+    with StreamWriter(cache, FRAMES, FRAMES_RECIPE, {}) as writer:
         costs = dict.fromkeys(writer.stream.utterance_ids, 1.0)
         for unit in writer.plan(costs, 1000.0, redo=ids):
             lengths = [toy_states(uid, "frame").shape[1] for uid in unit.utterance_ids]
@@ -151,7 +151,7 @@ def test_compaction_drops_superseded_rows_and_nothing_else(cache: Path) -> None:
     assert sum(p.stat().st_size for p in cache.rglob("*.h5")) < size
     assert Cache(cache).stream(FRAMES).num_superseded == 0
     assert list(verify(Cache(cache))) == []
-    with StreamWriter(cache, FRAMES, {"layers": LAYERS}, {}) as writer:  # nothing is to be done again
+    with StreamWriter(cache, FRAMES, FRAMES_RECIPE, {}) as writer:  # nothing is to be done again
         assert writer.plan(dict.fromkeys(uids, 1.0), 1000.0) == []
     assert "nothing is superseded" in mmser("cache", "compact", cache).stdout
 
@@ -192,7 +192,7 @@ def test_a_compaction_killed_at_any_step_loses_nothing(cache: Path, monkeypatch,
     assert everything(cache) == before
     assert list(verify(Cache(cache))) == []
     assert Cache(cache).stream(FRAMES).num_superseded == 0
-    with StreamWriter(cache, FRAMES, {"layers": LAYERS}, {}) as writer:
+    with StreamWriter(cache, FRAMES, FRAMES_RECIPE, {}) as writer:
         assert writer.plan(dict.fromkeys(uids, 1.0), 1000.0) == []
 
 

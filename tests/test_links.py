@@ -185,8 +185,9 @@ def test_who_was_never_aligned_has_frames_that_belong_to_no_word(
     assert [of(table, name, "u3") for name in ("word", "syllable", "phone")] == [([], [])] * 3
     assert set(of(table, "frame", "u3")[0]) == {-1}
     assert of(table, "word", "u4")[0] == [0, 1, 2]
-    digests = {**sources.align.digests("alignment"), "u3": "aligned since"}
-    monkeypatch.setattr(sources.align, "digests", lambda _: digests)
+    digests = {source: sources.align.digests(source) for source in ("alignment", "audio", "text")}
+    digests["alignment"]["u3"] = "aligned since"
+    monkeypatch.setattr(sources.align, "digests", digests.get)
     with pytest.raises(ProtocolError, match=r"utterance 'u3': .* was pooled over another alignment"):
         load_table(sources, IDS, [1], None, CPU)
 
