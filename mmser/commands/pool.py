@@ -31,7 +31,7 @@ _default = partial(default_of, Pooling)
     help="phone, syllable, word, utterance (comma-separated). [default: all that the alignment gives]",
 )
 @click.option("--pooling", type=click.Choice(POOLINGS), default=_default("pooling"), help="Over segments.")
-@click.option("--refresh", is_flag=True, help="Pool again where the alignment changed since.")
+@click.option("--refresh", is_flag=True, help="Pool again where the alignment or the recording changed since.")
 @with_output
 def pool(
     cache_path: Path, aligner: str, encoder: str | None, keep: str, pooling: str, refresh: bool, output: Output
@@ -54,8 +54,8 @@ def pool(
     output.give({"cache": str(cache_path), **asdict(done)}, lambda: _show(done, cache_path))
     if done.changed:
         output.say(
-            f"Note: the alignment of {done.changed} utterances has changed since they were pooled, and they keep their "
-            "old states; add --refresh to pool them again"
+            f"Note: the alignment or the recording of {done.changed} utterances has changed since they were pooled, "
+            "and they keep their old states; add --refresh to pool them again"
         )
 
 

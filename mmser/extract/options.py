@@ -100,7 +100,7 @@ class Pooling:
     pooling: str = "mean"
     """``mean``, ``mean+std`` or ``max`` of the frames of a segment."""
     redo: bool = False
-    """Pool again what an alignment that changed since was used for."""
+    """Pool again what was made of an alignment or a recording that changed since."""
 
     def __post_init__(self) -> None:
         possible = [g for g in GRANULARITIES if g != "frame" and (g == "utterance" or self.aligner != NONE)]

@@ -35,7 +35,7 @@ class Pooled:
     zero_frame_segments: int
     """Segments written in this run that were too short to hold a frame, and took the nearest one."""
     changed: int
-    """Utterances whose alignment changed since they were pooled, and that keep their old states."""
+    """Utterances whose alignment or recording changed since they were pooled, and that keep their old states."""
     wall_s: float
 
 
@@ -51,8 +51,8 @@ def pool_frames(path: Path, options: Pooling, report: Report = lambda *_: None) 
         report: told how far it is.
 
     Raises:
-        CacheError: the frames or the alignment are not in the cache (says what to run), or the pooled stream was made
-            in another way.
+        CacheError: the frames or the alignment are not in the cache (says what to run), they are of different
+            recordings, or the pooled stream was made in another way.
     """
     began = time.monotonic()
     cache = Cache(path)
