@@ -421,7 +421,10 @@ def test_seeds_are_added_to_those_that_are_there(cache: Path, tmp_path: Path, fe
     assert (folder / "config.json").read_text() == (fresh / "config.json").read_text()
     ours, theirs = predictions(folder), predictions(fresh)
     assert ours.drop(columns=[*SHARES, "prediction"]).equals(theirs.drop(columns=[*SHARES, "prediction"]))
-    np.testing.assert_allclose(ours[SHARES], theirs[SHARES], atol=1e-4)
+    fused = ours["head"] == "late-fusion"
+    np.testing.assert_allclose(ours[~fused][SHARES], theirs[~fused][SHARES], atol=1e-5)
+    # libsvm fits its probabilities to a tolerance, so that a rounding before it is seen behind it
+    np.testing.assert_allclose(ours[fused][SHARES], theirs[fused][SHARES], atol=1e-3)
     with pytest.raises(ProtocolError, match=r"run holds another experiment: seeds was 3, now 1\."):
         train_head(cache, few, folder)
 
