@@ -148,11 +148,11 @@ def _as_aligned(job: _Job, recordings: Mapping[str, Recording], streams: Mapping
     """Those that were aligned as they are now, where segments are pooled; the others become failures of the streams."""
     if job.aligned is None or not job.tiers or job.pooled is None or job.pooled.name not in streams:
         return recordings
-    for uid, recording in recordings.items():
-        if job.aligned_audio.get(uid, "") not in ("", recording.digest):
-            for name in streams:
-                job.work.fail(uid, name, f"{job.aligned.name} is of another recording; add --refresh to make both anew")
-    return {uid: own for uid, own in recordings.items() if job.aligned_audio.get(uid, "") in ("", own.digest)}
+    fitting = {uid: own for uid, own in recordings.items() if job.aligned_audio.get(uid, "") in ("", own.digest)}
+    for uid in recordings.keys() - fitting:
+        for name in streams:
+            job.work.fail(uid, name, f"{job.aligned.name} is of another recording; add --refresh to make both anew")
+    return fitting
 
 
 def _bytes_to_write(job: _Job, writer: StreamWriter, ids: Sequence[str]) -> float:

@@ -105,13 +105,12 @@ class Linker:
         Raises:
             ProtocolError: the frames are of another one.
         """
-        heard, aligned = frames.digests("audio"), self.align.digests("audio")
-        for uid in self.ids:
-            if heard.get(uid) and aligned.get(uid) and heard[uid] != aligned[uid]:  # empty where not known
-                raise ProtocolError(
-                    f"utterance {uid!r}: {frames.name} is of another recording than {self.align.name}; extract both "
-                    "again with --refresh"
-                )
+        uid = self._differing(frames, "audio")
+        if uid is not None:
+            raise ProtocolError(
+                f"utterance {uid!r}: {frames.name} is of another recording than {self.align.name}; extract both again "
+                "with --refresh"
+            )
 
     def check_transcript(self, text: Stream) -> None:
         """Make sure that tokens and alignment are of one transcript: the words of another have other numbers.
@@ -119,14 +118,19 @@ class Linker:
         Raises:
             ProtocolError: the tokens are of another one, such as that of a speech recogniser.
         """
-        read, aligned = text.digests("text"), self.align.digests("text")
-        for uid in self.ids:
-            if read.get(uid) and aligned.get(uid) and read[uid] != aligned[uid]:  # empty where not known
-                raise ProtocolError(
-                    f"utterance {uid!r}: {text.name} was made from another transcript than {self.align.name}, and a "
-                    "head that reads words or positions needs both of one; choose the text of the aligned transcript "
-                    "(--text-stream), or, where the manifest has changed since, extract both again with --refresh"
-                )
+        uid = self._differing(text, "text")
+        if uid is not None:
+            raise ProtocolError(
+                f"utterance {uid!r}: {text.name} was made from another transcript than {self.align.name}, and a "
+                "head that reads words or positions needs both of one; choose the text of the aligned transcript "
+                "(--text-stream), or, where the manifest has changed since, extract both again with --refresh"
+            )
+
+    def _differing(self, stream: Stream, source: str) -> str | None:
+        """The first utterance of which a stream and the alignment are known to be made from different sources."""
+        then, now = stream.digests(source), self.align.digests(source)
+        known = (uid for uid in self.ids if then.get(uid) and now.get(uid))  # empty where not known
+        return next((uid for uid in known if then[uid] != now[uid]), None)
 
     def _column(self, tier: str, name: str) -> PackedColumn:
         return stored_column(self.align, tier, name, self.ids)
