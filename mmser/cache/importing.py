@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from mmser import __version__
 from mmser.cache.foreign import Foreign
+from mmser.cache.root_files import add_to_manifest
 from mmser.cache.schema import IMPORTED, STATES, Column, stream_folder_name
 from mmser.cache.shard_writer import ShardWriter
 from mmser.cache.writer import StreamWriter
 from mmser.errors import CacheError
-from mmser.manifest import Manifest, merge, read_manifest, write_manifest
+from mmser.manifest import Manifest
 
 GRANULARITIES = ("frame", "utterance", "token")
 """What can be imported: words, syllables and phones need an alignment, to say which segment a row stands for."""
@@ -98,8 +99,7 @@ def import_features(
     with StreamWriter(cache, stream, recipe, {"mmser": __version__, "name": name}) as writer:
         done = _write_shards(writer, source, wanted, granularity, column, lambda *counts: report(stream, *counts))
         present = sum(uid in writer.stream for uid in wanted)
-    path = cache / "manifest.csv"
-    write_manifest(merge(read_manifest(path), manifest) if path.exists() else manifest, path)
+    add_to_manifest(cache, manifest)
     return Imported(stream, granularity, done, present + done, tuple(u for u in source.shapes if u not in wanted))
 
 

@@ -5,13 +5,12 @@ Each ends with the SHA-256 of its own content, for :func:`check_json`; readers d
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmser.cache.shard import sync_folder
 from mmser.errors import CacheError
+from mmser.files import replacing
 
 _DIGEST = "~sha256"
 """Sorted, it comes last."""
@@ -70,10 +69,5 @@ def format_json(value: Mapping[str, Any]) -> bytes:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object so that a reader sees the old one or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(format_json(value))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    with replacing(path, durable=True) as temporary:
+        temporary.write_bytes(format_json(value))

@@ -1,7 +1,6 @@
 """A cache in one file: everything of its folder in one HDF5 file, behind a block that holds the digest of the rest."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import h5py
@@ -9,10 +8,11 @@ import numpy as np
 
 from mmser.cache.places import Place, array_digest, children, map_place, open_hdf5, place_of, places_of
 from mmser.cache.schema import FAILURES_FILE, KINDS, MANIFEST_FILE, PLAN_FILE, RECIPE_FILE, SCHEMA, check_stream_name
-from mmser.cache.shard import Shard, check_file, sync_folder
+from mmser.cache.shard import Shard, check_file
 from mmser.cache.shard_writer import plain_layout
 from mmser.cache.stream_files import shard_paths
 from mmser.errors import CacheError
+from mmser.files import replacing
 
 _BLOCK = 512
 """Bytes before the HDF5: the smallest user block that HDF5 can skip."""
@@ -105,8 +105,7 @@ def pack(folder: Path, out: Path) -> int:
         raise CacheError(f"{out}: there already; delete it, or give another --out")
     if not out.parent.is_dir():
         raise CacheError(f"{out}: its folder is not there; make it first")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(out, durable=True) as temporary:
         with h5py.File(temporary, "w", libver=("earliest", "v110"), userblock_size=_BLOCK) as file:
             file.attrs["mmser_schema"] = SCHEMA
             _put_files(file, folder, (MANIFEST_FILE, FAILURES_FILE))
@@ -116,14 +115,7 @@ def pack(folder: Path, out: Path) -> int:
                         _put_stream(file.create_group(f"{kind}/{stream.name}"), stream)
         with temporary.open("rb+") as file:
             file.write(_block(_digest_behind(temporary)))
-            file.flush()
-            os.fsync(file.fileno())
-        size = temporary.stat().st_size
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(out.parent)
-    return size
+    return out.stat().st_size
 
 
 def _put_stream(group: h5py.Group, folder: Path) -> None:

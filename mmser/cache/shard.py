@@ -1,8 +1,6 @@
 """One shard, read without trust. What a shard looks like is in :mod:`mmser.cache.schema`."""
 
 import hashlib
-import os
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -35,16 +33,6 @@ def check_file(path: Path) -> None:
     match = SHARD_NAME.fullmatch(path.name)
     if not match or not file_digest(path).startswith(match[2]):
         raise CacheError(f"{path}: changed since it was written; delete it and extract again")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can (Windows has no such call)."""
-    with suppress(PermissionError, OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 class Shard:

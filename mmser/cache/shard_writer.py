@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from mmser.cache.places import array_digest, map_place, places_of
 from mmser.cache.room import check_room, reserve
 from mmser.cache.schema import MAX_TEXT, SCHEMA, Column
-from mmser.cache.shard import file_digest, sync_folder
+from mmser.cache.shard import file_digest
 from mmser.errors import CacheError
+from mmser.files import sync_folder
 
 
 def encode_text(values: Sequence[str]) -> NDArray[np.bytes_]:

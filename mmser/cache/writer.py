@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from mmser.cache.json_files import write_json
 from mmser.cache.schema import PLAN_FILE, RECIPE_FILE, SCHEMA, Column, check_stream_name
@@ -14,6 +13,7 @@ from mmser.cache.shard_writer import ShardWriter
 from mmser.cache.stream import Stream
 from mmser.cache.stream_files import Unit, read_head, read_plan, shard_paths, write_plan
 from mmser.errors import CacheError
+from mmser.files import alone, sweep
 
 MAX_UTTERANCES = 4096
 """A shard's utterances at most: a shard is the unit of work that a kill can cost."""
@@ -58,32 +58,25 @@ class StreamWriter:
         # As JSON gives it back, so that a tuple and a list are no difference.
         self._recipe = json.loads(json.dumps(recipe))
         self._provenance = dict(provenance)
-        self._lock = FileLock(self.folder / ".lock")
+        self._held: ExitStack
         self.stream: Stream
 
     def __enter__(self) -> "StreamWriter":
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise CacheError(
-                f"{self.folder}: another mmser is writing this stream; wait for it to end, or stop it first"
-            ) from error
-        try:
-            for leftover in self.folder.glob(".*.tmp"):  # of a writer that was killed: the lock says nobody writes
-                leftover.unlink()
+        busy = f"{self.folder}: another mmser is writing this stream; wait for it to end, or stop it first"
+        with ExitStack() as stack:
+            stack.enter_context(alone(self.folder / ".lock", CacheError(busy)))
+            sweep(self.folder, "*")
             self._settle_recipe()
             self.stream = Stream.open(self.folder, self.name)
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         # Stopped before any work was planned, as by the recipe of a sister stream: no empty stream is left behind.
         if error is not None and not (self.folder / PLAN_FILE).exists() and not shard_paths(self.folder):
             (self.folder / RECIPE_FILE).unlink(missing_ok=True)
-        self._lock.release()
+        self._held.close()
 
     def _settle_recipe(self) -> None:
         path = self.folder / RECIPE_FILE

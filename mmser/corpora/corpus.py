@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mmser.errors import ManifestError
+from mmser.files import replacing
 from mmser.manifest import Manifest
 
 VOTES = "votes_"
@@ -242,12 +242,8 @@ def write_excluded(excluded: Mapping[str, str], manifest: Path) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("utterance_id", "reason"))
     rows.writerows(excluded.items())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_excluded(manifest: Path) -> dict[str, str]:

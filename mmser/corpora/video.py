@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmser.errors import AudioError
+from mmser.files import replacing
 from mmser.records import check_utterance_id
 from mmser.units import SAMPLE_RATE
 
@@ -70,19 +71,17 @@ def _ffmpeg(title: str) -> str:
 
 def _convert(ffmpeg: str, video: Path, target: Path) -> str:
     """Make one recording, whole or not at all; returns why not, or ""."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     # "file:" keeps a name from being taken for an option or a protocol; bitexact leaves out ffmpeg's version
     command = [ffmpeg, "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file", "-i", f"file:{video.absolute()}"]
     command += ["-vn", "-ac", "1", "-ar", str(SAMPLE_RATE), "-c:a", "pcm_s16le", "-map_metadata", "-1"]
-    command += ["-fflags", "+bitexact", "-flags:a", "+bitexact", "-f", "wav", f"file:{temporary.absolute()}"]
+    command += ["-fflags", "+bitexact", "-flags:a", "+bitexact", "-f", "wav"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=False)  # noqa: S603
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            return f"ffmpeg cannot read it: {said[-1] if said else f'exit code {done.returncode}'}"
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            command.append(f"file:{temporary.absolute()}")
+            subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=True)  # noqa: S603
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        return f"ffmpeg cannot read it: {said[-1] if said else f'exit code {error.returncode}'}"
     except subprocess.TimeoutExpired:
         return f"ffmpeg was not done with it after {TIME_LIMIT_S} s"
-    finally:
-        temporary.unlink(missing_ok=True)
     return ""

@@ -10,7 +10,6 @@ affect", J. Pers. Soc. Psychol. 39(6), 1980). So a head that hears and reads sho
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from mmser.demo.sentences import SENTENCES
 from mmser.demo.speak import Line, Prosody, speak, synthesizer
 from mmser.errors import MmserError
+from mmser.files import replacing
 from mmser.manifest import Manifest, read_manifest, write_manifest
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")
@@ -216,9 +216,8 @@ def _recipe_in(folder: Path) -> dict[str, Any]:
 
 
 def _write_recipe(folder: Path, recipe: str, files: dict[str, str]) -> None:
-    temporary = folder / f".recipe.json.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps({"recipe": recipe, "files": files}, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "recipe.json")
+    with replacing(folder / "recipe.json") as temporary:
+        temporary.write_text(json.dumps({"recipe": recipe, "files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -5,11 +5,12 @@ is left out with its reason and the rest goes on. Whatever is interrupted goes o
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmser.cache import Cache, Stream
+from mmser.cache.root_files import add_to_failures, add_to_manifest, check_root_files
 from mmser.errors import CacheError, ManifestError, MmserError
 from mmser.extract.align_stream import fill_alignments
 from mmser.extract.coverage import COVERAGE_FILE, Coverage, coverage, write_coverage
@@ -17,8 +18,8 @@ from mmser.extract.feature_stream import fill_features, load_features
 from mmser.extract.options import NONE, TEXT_COLUMN, Extraction
 from mmser.extract.speech_stream import fill_speech, load_speech
 from mmser.extract.text_stream import fill_text, load_text
-from mmser.extract.work import Report, Work, write_failures
-from mmser.manifest import NUMBER_COLUMNS, REQUIRED_COLUMNS, Manifest, merge, read_manifest, write_manifest
+from mmser.extract.work import Report, Work
+from mmser.manifest import NUMBER_COLUMNS, REQUIRED_COLUMNS, Manifest
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def _fill(work: Work, manifest: Manifest) -> Stream | None:
         work.decoders.start(len(work.utterances))  # they import what they need while the encoders load
     # What cannot be had must not be found out after an hour of aligning.
     text, speech, features = load_text(work), load_speech(work), load_features(options)
-    opened = _made(work.cache)
-    before = opened.failures
+    _make(work.cache)
+    check_root_files(work.cache)
     aligned: Stream | None = None
     try:
         if options.aligner != NONE:
@@ -115,29 +116,15 @@ def _fill(work: Work, manifest: Manifest) -> Stream | None:
         for kind in features:
             fill_features(work, kind)
     finally:  # a stage that stops leaves what is finished usable
-        _keep_manifest(manifest, opened)
-        write_failures(opened.failures_path, {**_unmended(opened, before), **work.failures})
+        add_to_manifest(work.cache, manifest)
+        add_to_failures(work.cache, work.failures)
     return aligned
 
 
-def _made(cache: Path) -> Cache:
+def _make(cache: Path) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CacheError(
             f"{cache}: a cache is a folder, and this one cannot be made ({error.strerror}); give another --cache"
         ) from error
-    return Cache(cache)
-
-
-def _unmended(cache: Cache, before: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
-    """Failures of former runs whose utterances their streams still lack: this run may have looked at others."""
-    streams = {name: cache.stream(name) for name in {name for _, name in before} & set(cache.stream_names)}
-    return {
-        (uid, name): reason for (uid, name), reason in before.items() if name in streams and uid not in streams[name]
-    }
-
-
-def _keep_manifest(manifest: Manifest, cache: Cache) -> None:
-    path = cache.manifest_path
-    write_manifest(merge(read_manifest(path), manifest) if path.exists() else manifest, path)

@@ -1,7 +1,5 @@
 """What the stages of one extraction share, and what it leaves behind."""
 
-import csv
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -192,19 +190,3 @@ def pick_device(asked: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
         raise MmserError(f"device {asked!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
-
-
-def write_failures(path: Path, failures: Mapping[tuple[str, str], str]) -> None:
-    """One row an utterance and reason, with the streams that lack it; no file where nothing failed."""
-    streams: dict[tuple[str, str], list[str]] = {}
-    for (uid, stream), reason in failures.items():
-        streams.setdefault((uid, reason), []).append(stream)
-    if not streams:
-        path.unlink(missing_ok=True)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["utterance_id", "streams", "reason"])
-        rows.writerows([uid, " ".join(names), reason] for (uid, reason), names in sorted(streams.items()))
-    temporary.replace(path)

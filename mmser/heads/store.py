@@ -1,7 +1,6 @@
 """A head on disk: ``model.safetensors`` (nothing to unpickle) and ``config.json``."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from mmser.errors import MmserError
+from mmser.files import replacing
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 
@@ -80,12 +80,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_readable(path: Path) -> None:

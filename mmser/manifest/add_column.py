@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmser.errors import ManifestError
+from mmser.files import replacing
 from mmser.manifest.files import check_place, parse_manifest, write_manifest
 from mmser.manifest.table import NUMBER_COLUMNS, REQUIRED_COLUMNS, Manifest
 
@@ -52,12 +53,8 @@ def add_column(manifest: Manifest, name: str, cells: Sequence[str], path: Path) 
     if data is None or not parse_manifest(data, path, _DELIMITERS[path.suffix.lower()]).table.equals(wider.table):
         write_manifest(wider, path)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path, durable=True) as temporary:
+        temporary.write_bytes(data)
 
 
 def _extended(manifest: Manifest, name: str, cells: Sequence[str], path: Path) -> bytes | None:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from mmser.errors import ManifestError
+from mmser.files import replacing
 from mmser.manifest.table import NUMBER_COLUMNS, Manifest
 
 _MAX_CELL = 10_000_000
@@ -75,14 +76,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     _, writer = _format(path)
     folder, base = os.path.abspath(path.parent), os.path.abspath(manifest.base)
     audio = [_seen_from(folder, base, name) for name in manifest.table["audio"]]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path, durable=True) as temporary:
         writer(manifest.table.assign(audio=pd.Series(audio, dtype=object)), temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_place(path: Path) -> None:

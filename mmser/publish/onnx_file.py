@@ -3,7 +3,6 @@
 import importlib
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from mmser import __version__
 from mmser.errors import MmserError
+from mmser.files import replacing
 from mmser.heads.cnn14 import Cnn14
 from mmser.heads.layers import Standardise
 from mmser.publish.signature import BATCH, Answering, Input, inputs_of
@@ -67,9 +67,8 @@ def export_onnx(folder: Path, path: Path) -> OnnxFile:
     written = model.SerializeToString()
     difference = _compared(written, answering, trials, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(written)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(written)
     return OnnxFile(path, tuple(answering.names), tuple(answering.outputs), difference)
 
 

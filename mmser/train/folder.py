@@ -17,7 +17,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from mmser.cache import Cache
 from mmser.cache.schema import MANIFEST_FILE
 from mmser.cache.writer import difference
 from mmser.errors import MmserError, ProtocolError
+from mmser.files import alone, replacing, sweep
 from mmser.heads.store import load_head
 from mmser.train.choose import Chosen
 from mmser.train.features import Sources
@@ -42,6 +41,8 @@ TABLES = ("summary.json", "results.csv", "predictions.csv")
 """What every finished run has."""
 HEAD_FILES = ("config.json", "model.safetensors")
 """What every finished head has."""
+_WRITTEN = (*TABLES, "config.json", "trials.csv", "lexicon.csv", "oracle.json", "heads/*/*", "fusions/*", "oracle/*")
+"""The files of a run."""
 
 
 @contextmanager
@@ -52,17 +53,10 @@ def locked(folder: Path) -> Iterator[None]:
         ProtocolError: another process is training into it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ProtocolError(
-            f"{folder}: another mmser is training into this folder; wait for it to end, or give another --out"
-        ) from error
-    try:
+    busy = f"{folder}: another mmser is training into this folder; wait for it to end, or give another --out"
+    with alone(folder / ".lock", ProtocolError(busy)):
+        sweep(folder, *_WRITTEN)
         yield
-    finally:
-        lock.release()
 
 
 def settle_folder(folder: Path, experiment: Experiment, cache: Cache, sources: Sources, chosen: Chosen) -> None:
@@ -255,9 +249,8 @@ def as_json(value: Any) -> Any:
 
 def write_csv(table: pd.DataFrame, path: Path, *, precise: bool = False) -> None:
     """Write a table whole or not at all, figures with six digits, or with all that they have."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    table.to_csv(temporary, index=False, float_format=None if precise else "%.6g")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=None if precise else "%.6g")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -267,6 +260,5 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

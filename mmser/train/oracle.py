@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmser.errors import ProtocolError
+from mmser.files import replacing
 from mmser.train.engine import Ask
 from mmser.train.evaluate import scores
 from mmser.train.plan import Run
@@ -50,9 +51,8 @@ class Oracle:
 def save_outputs(folder: Path, run: Run, outputs: Tensor) -> None:
     """Keep what the head of ``run`` said, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{run.name}.tmp.npy"
-    np.save(temporary, outputs.numpy(), allow_pickle=False)
-    temporary.replace(folder / f"{run.name}.npy")
+    with replacing(folder / f"{run.name}.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, outputs.numpy(), allow_pickle=False)
 
 
 def load_outputs(folder: Path, run: Run, shape: tuple[int, int]) -> Tensor:

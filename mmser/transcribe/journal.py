@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from mmser.errors import MmserError
+from mmser.files import alone, replacing
 
 _FIELDS = ("utterance_id", "audio_sha256", "text")
 
@@ -52,25 +51,16 @@ def open_journal(path: Path, recipe: Mapping[str, Any]) -> Iterator[Journal]:
     Raises:
         MmserError: another process is at work with it.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise MmserError(
-            f"{path}: another mmser is transcribing into this place; wait for it to end, or give another --out"
-        ) from error
-    try:
+    busy = f"{path}: another mmser is transcribing into this place; wait for it to end, or give another --out"
+    with alone(path.with_name(f".{path.name}.lock"), MmserError(busy)):
         head = json.loads(json.dumps(recipe))
         finished = _read(path, head)
         # written anew: a line that was cut off by a kill would swallow the next one
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         lines = [json.dumps({"recipe": head}, ensure_ascii=False) + "\n"]
         lines += [_line(*key, text) for key, text in finished.items()]
-        temporary.write_bytes("".join(lines).encode())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes("".join(lines).encode())
         yield Journal(path, finished)
-    finally:
-        lock.release()
 
 
 def _read(path: Path, recipe: Mapping[str, Any]) -> dict[tuple[str, str], str]:

@@ -12,8 +12,9 @@ import csv
 from pathlib import Path
 
 from mmser.cache.json_files import write_json
+from mmser.cache.root_files import write_failures
 from mmser.errors import ManifestError
-from mmser.extract.work import Report, provenance, write_failures
+from mmser.extract.work import Report, provenance
 from mmser.manifest import Manifest, add_column, check_new_column
 from mmser.transcribe.options import Recognition
 from mmser.transcribe.run import recognise
