@@ -28,9 +28,10 @@ from mmser.ablate.run import Ablation, ablate
 from mmser.cache import Cache
 from mmser.errors import ProtocolError
 from mmser.show import size
+from mmser.train.assemble import runs_of
 from mmser.train.command import command_of
 from mmser.train.engine import train
-from mmser.train.prepare import prepare, runs_of
+from mmser.train.prepare import prepare
 from mmser.train.run import train_head, train_heads
 from mmser.train.table import Table
 

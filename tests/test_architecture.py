@@ -14,6 +14,7 @@ LAYERS = {
     "mmser.errors": 0,
     "mmser.units": 0,
     "mmser.checks": 1,
+    "mmser.devices": 1,
     "mmser.files": 1,
     "mmser.products": 1,
     "mmser.records": 1,

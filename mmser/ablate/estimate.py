@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 import torch
 
+from mmser.devices import pick_device
 from mmser.heads import HEADS
+from mmser.train.assemble import inputs_of, read_states
 from mmser.train.engine import train
 from mmser.train.plan import Run
-from mmser.train.prepare import Prepared, device_of, inputs_of, read_states
+from mmser.train.prepare import Prepared
 from mmser.train.stack import initial_head, stacks
 from mmser.train.targets import Targets
 
@@ -55,7 +57,7 @@ class Estimates:
         whole = [row for row, uid in enumerate(one.chosen.ids) if uid not in lacking] or range(len(one.chosen.ids))
         rows = [whole[place] for place in np.unique(np.linspace(0, len(whole) - 1, UTTERANCES).astype(int))]
         experiment, kind = replace(one.experiment, normalise="global"), HEADS[one.members[number].head]
-        device = device_of(experiment.device)
+        device = pick_device(experiment.device)
         states, _ = read_states([replace(one, experiment=experiment)], device, rows)
         table, inputs = inputs_of(one, number, states)
         targets = _any_targets(len(rows), len(one.chosen.labels), len(one.chosen.dimensions))

@@ -9,12 +9,13 @@ from mmser.ablate.folder import cell_folder, check_same, trained_heads
 from mmser.ablate.grid import Cell, Grid
 from mmser.cache import Cache
 from mmser.errors import MmserError
+from mmser.train.assemble import digests_of, runs_of
 from mmser.train.features import resident_bytes
 from mmser.train.folder import TABLES, is_settled, is_whole
 from mmser.train.late import names_of_own_layers
 from mmser.train.options import TOKEN, Experiment
 from mmser.train.plan import Run
-from mmser.train.prepare import Prepared, digests_of, means_held, prepare, runs_of, shape_of
+from mmser.train.prepare import Prepared, means_held, prepare, shape_of
 
 
 @dataclass(frozen=True)

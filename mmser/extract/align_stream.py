@@ -2,12 +2,13 @@
 
 from mmser.cache import Cache, Stream, StreamWriter
 from mmser.cache.schema import MAX_TEXT
+from mmser.devices import pick_device
 from mmser.errors import AlignmentError, CacheError
 from mmser.extract.align import ALIGNERS, Aligner, Failed, FromFiles, Spoken, Waiting, make_aligner
 from mmser.extract.align.language import ONLY_ENGLISH, doubt_english, foreign_language
 from mmser.extract.alignments import ABOUT, alignment_digest, alignment_tables
 from mmser.extract.decode import DecodedUnit
-from mmser.extract.work import Meter, Work, pick_device, provenance
+from mmser.extract.work import Meter, Work, provenance
 from mmser.records import TIERS, Alignment
 from mmser.transcript import text_digest
 from mmser.units import SAMPLE_RATE

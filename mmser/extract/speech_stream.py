@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from mmser.audio import Recording
 from mmser.cache import Column, Stream, StreamWriter, Unit, stream_folder_name
 from mmser.cache.shard_writer import ShardWriter
+from mmser.devices import pick_device
 from mmser.extract.alignments import Spans, read_spans
 from mmser.extract.batches import Batches, default_batch_seconds
 from mmser.extract.loading import measure_drift, pick_layers
 from mmser.extract.options import NONE
 from mmser.extract.speech import SpeechEncoder, load_speech_encoder
-from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Meter, Work, pick_device, provenance
+from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Meter, Work, provenance
 from mmser.extract.writing import Task, WriterThread, fetch
 from mmser.pooling import frame_ranges, num_without_centre, pool, pooled_dim
 from mmser.records import TIERS

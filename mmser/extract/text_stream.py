@@ -8,11 +8,12 @@ import torch
 
 from mmser.cache import Column, StreamWriter, stream_folder_name
 from mmser.cache.shard_writer import ShardWriter
+from mmser.devices import pick_device
 from mmser.errors import EncoderError
 from mmser.extract.loading import measure_drift, pick_layers
 from mmser.extract.options import NONE, TEXT_COLUMN
 from mmser.extract.text import TextEncoder, Tokens, load_text_encoder
-from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Work, pick_device, provenance
+from mmser.extract.work import DTYPES, ITEMSIZE, SHARD_BYTES, Work, provenance
 from mmser.extract.writing import Task, WriterThread, check_storable, fetch, peaks_of
 from mmser.transcript import text_digest
 

@@ -11,7 +11,7 @@ import torch
 
 from mmser import __version__
 from mmser.cache import Stream, Unit
-from mmser.errors import CacheError, MmserError
+from mmser.errors import CacheError
 from mmser.extract.decode import Decoders
 from mmser.extract.options import TEXT_COLUMN, Extraction
 from mmser.records import Utterance
@@ -174,19 +174,3 @@ def provenance(device: torch.device | str) -> dict[str, str]:
     """What a stream was made with, besides its recipe."""
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "h5py", "soundfile", "soxr")}
     return {"mmser": __version__, **packages, "python": platform.python_version(), "device": str(device)}
-
-
-def pick_device(asked: str) -> torch.device:
-    """The device to run on; ``auto`` takes a CUDA GPU where there is one.
-
-    Raises:
-        MmserError: the device is not there.
-    """
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(asked)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
-        raise MmserError(f"device {asked!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device

@@ -181,7 +181,7 @@ def load_trained(folder: Path, run: Run, made_of: str | None = None) -> Trained 
     Args:
         folder: the run folder.
         run: the run.
-        made_of: what its weights follow from (:func:`mmser.train.prepare.digests_of`), where that is known.
+        made_of: what its weights follow from (:func:`mmser.train.assemble.digests_of`), where that is known.
 
     Raises:
         MmserError: its files are damaged, or another run's.

@@ -37,7 +37,7 @@ class Part:
     """Fold and trial of each run, by number."""
     runs: list[Run]
     digests: list[str]
-    """Of each run, of all that its weights follow from (:func:`mmser.train.prepare.digests_of`)."""
+    """Of each run, of all that its weights follow from (:func:`mmser.train.assemble.digests_of`)."""
 
     def ask(self, trained: Sequence[Trained], rows: Sequence[NDArray[np.int64]], training: Training) -> list[Tensor]:
         """What heads say of rows of their own, (len(rows[i]), C + K) each; as many at once as memory may hold."""

@@ -9,6 +9,8 @@ import pandas as pd
 from torch import Tensor
 
 from mmser.cache import Cache
+from mmser.devices import pick_device
+from mmser.train.assemble import inputs_of, part_of, read_states
 from mmser.train.conclude import Result, conclude
 from mmser.train.folder import check_run_folder, is_settled, locked, settle_folder, write_csv
 from mmser.train.grid import chosen_by_dev, described, dev_scores_of
@@ -20,7 +22,7 @@ from mmser.train.options import Experiment
 from mmser.train.oracle import load_outputs
 from mmser.train.part import Part, Tested
 from mmser.train.plan import Trained
-from mmser.train.prepare import Prepared, device_of, inputs_of, part_of, prepare, read_states
+from mmser.train.prepare import Prepared, prepare
 from mmser.train.results import Outcome
 from mmser.train.unread import unread_notes
 
@@ -80,7 +82,7 @@ def train_heads(
     """
     cache = Cache(cache_path)
     asked = prepare(cache, experiments)
-    device = device_of(experiments[0].device)
+    device = pick_device(experiments[0].device)
     for folder in folders:  # before anything is written, a lock included
         check_run_folder(folder)
     with ExitStack() as locks:

@@ -62,8 +62,8 @@ def load_recogniser(options: Recognition) -> Recogniser:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
+    from mmser.devices import pick_device
     from mmser.extract.loading import load, parse_source
-    from mmser.extract.work import pick_device
     from mmser.transcribe.ctc import CtcRecogniser
     from mmser.transcribe.whisper import WhisperRecogniser
 

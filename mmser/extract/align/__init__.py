@@ -206,8 +206,8 @@ def _make_iemocap(options: AlignerOptions) -> Aligner:
 
 
 def _make_ctc(options: AlignerOptions) -> Aligner:
+    from mmser.devices import pick_device
     from mmser.extract.align.ctc import CtcAligner
-    from mmser.extract.work import pick_device
 
     assert options.ctc_model is not None
     return CtcAligner(options.ctc_model, device=pick_device(options.device))
