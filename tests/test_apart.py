@@ -22,6 +22,7 @@ from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.cnn14 import Cnn14
 from mmser.heads.store import load_head
 from mmser.train import crops
+from mmser.train.apart import train_apart
 from mmser.train.apply import apply
 from mmser.train.engine import Run, Targets, Training, outputs, train
 from mmser.train.options import Experiment
@@ -183,9 +184,9 @@ def test_a_training_part_without_states_is_refused_before_any_run_trains(table: 
     runs = [RUN, other(RUN, name="without", train_rows=np.arange(NUM - 3, NUM), dev_rows=RUN.dev_rows)]
     done: list[int] = []
     with pytest.raises(ProtocolError, match="3 utterances have no states at all: nothing to standardise by"):
-        train(
+        train_apart(
             Table(table.ids, {}, words, None),
-            *(TARGETS, build, runs, Training(epochs=1, optimiser="sgd")),
+            *(TARGETS, build, runs, Training(epochs=1)),
             finished=lambda number, _: done.append(number),
         )
     assert not done

@@ -166,6 +166,20 @@ def test_alone_among_others_and_serially_a_run_is_the_same(case: str) -> None:
     assert_same(among[2], train_serially(table, labels, build, neighbours(case)[2], TRAINING))
 
 
+@pytest.mark.parametrize("case", ["co-attention", "mixing probe", "text network", "conditioned states"])
+def test_under_sgd_too(case: str) -> None:
+    table, labels, build = a_table(), some_labels(), a_build(case)
+    by_sgd = replace(TRAINING, optimiser="sgd", momentum=0.8, schedule="linear")
+    (alone,) = train(table, labels, build, [a_run(case)], by_sgd)
+    among = train(table, labels, build, neighbours(case), by_sgd)
+    for run, trained in zip(neighbours(case), among, strict=True):
+        if not trained.diverged:
+            assert_same(trained, train_serially(table, labels, build, run, by_sgd))
+    assert_same(alone, among[1])
+    by_adamw = train_serially(table, labels, build, a_run(case), replace(by_sgd, optimiser="adamw"))
+    assert alone.history != by_adamw.history
+
+
 @pytest.mark.parametrize("case", ["co-attention", "mixing probe", "spectral expert"])
 def test_a_metric_loss_is_the_same_alone_among_others_and_utterance_by_utterance(case: str) -> None:
     table, labels, build = a_table(), some_labels(), a_build(case)

@@ -1,9 +1,13 @@
 """The stacked optimiser against torch's plain one, run by run."""
 
-import numpy as np
-import torch
+from collections.abc import Callable
 
-from mmser.train.optim import StackedAdamW, clip_scales
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmser.train.optim import clip_scales, stacked_optimizer
 from mmser.train.options import Training
 from mmser.train.plan import Run
 
@@ -17,14 +21,31 @@ def factor_of(run: int, step: int) -> float:
     return 1 / (1 + step * (run + 1) / 10)
 
 
-def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
+def adamw(leaf: Tensor, rate: float, decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([leaf], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay, fused=False)
+
+
+def sgd(leaf: Tensor, rate: float, decay: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([leaf], lr=rate, momentum=0.7, nesterov=True, weight_decay=decay, foreach=False)
+
+
+PLAIN = {
+    "adamw": (adamw, Training(beta2=0.98, epsilon=1e-6)),
+    "sgd": (sgd, Training(optimiser="sgd", momentum=0.7)),
+}
+
+
+@pytest.mark.parametrize(("plain", "training"), PLAIN.values(), ids=PLAIN)
+def test_each_row_moves_as_torchs_optimiser_moves_it(
+    plain: Callable[[Tensor, float, float], torch.optim.Optimizer], training: Training
+) -> None:
     """Runs with their own rates, decays and numbers of steps; gradients differ by orders of magnitude."""
     noise = torch.Generator().manual_seed(0)
     start = torch.randn(3, 7, generator=noise)
     scale = torch.logspace(-6, 3, 7)
     gradients = torch.randn(30, 3, 7, generator=noise) * scale
     stacked = start.clone()
-    optimizer = StackedAdamW(stacked, [4, 3], RUNS, Training(beta2=0.98, epsilon=1e-6))
+    optimizer = stacked_optimizer(stacked, [4, 3], RUNS, training)
     for step in range(30):
         active = sum(step < steps for steps in STEPS)
         leaves = gradients[step, :active, :4].reshape(active, 2, 2), gradients[step, :active, 4:].clone()
@@ -33,7 +54,7 @@ def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
         optimizer.step(stacked, [leaf[1:].clone() for leaf in leaves], factors[1:], first=1)
     for run, (rate, decay, steps) in enumerate(zip(RATES, DECAYS, STEPS, strict=True)):
         alone = start[run].clone().requires_grad_()
-        theirs = torch.optim.AdamW([alone], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay, fused=False)
+        theirs = plain(alone, rate, decay)
         for step in range(steps):
             alone.grad = gradients[step, run].clone()
             torch.nn.utils.clip_grad_norm_([alone], 1.0)
@@ -42,12 +63,13 @@ def test_each_row_moves_as_torchs_adamw_moves_it() -> None:
         torch.testing.assert_close(stacked[run], alone.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_runs_that_are_kept_go_on_as_before() -> None:
+@pytest.mark.parametrize("optimiser", PLAIN)
+def test_runs_that_are_kept_go_on_as_before(optimiser: str) -> None:
     gradients = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
     results = []
     for drop in (False, True):
         weights = torch.ones(3, 5)
-        optimizer = StackedAdamW(weights, [5], RUNS, Training())
+        optimizer = stacked_optimizer(weights, [5], RUNS, Training(optimiser=optimiser))
         kept = [0, 1, 2]
         for step in range(4):
             if drop and step == 2:

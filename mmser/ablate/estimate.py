@@ -63,7 +63,7 @@ class Estimates:
         targets = _any_targets(len(rows), len(one.chosen.labels), len(one.chosen.dimensions))
         build = partial(kind.build, inputs, targets.num_outputs, one.options[number])
         training = replace(experiment.training, epochs=1 + EPOCHS, patience=1 + EPOCHS)
-        together = training.optimiser != "sgd" and stacks(initial_head(build, 0))
+        together = stacks(initial_head(build, 0))
         used = np.arange(len(rows) if together else max(3, len(rows) // 6))
         third = max(1, len(used) // 3)
         layer = 0 if one.experiment.try_layers and kind.needs_speech else None

@@ -93,7 +93,7 @@ _LOSS = (
 _OPTIMISATION = (
     _option("learning_rate", "Several: dev chooses.", str),
     _option("weight_decay", "Several: dev chooses.", str),
-    _option("optimiser", "sgd: with Nesterov's momentum, run by run.", click.Choice(OPTIMISERS)),
+    _option("optimiser", "sgd: with Nesterov's momentum.", click.Choice(OPTIMISERS)),
     _option("momentum", "Of sgd.", float),
     _option("schedule", "Of the rate.", click.Choice(SCHEDULES)),
     _option("warmup", "Share of steps: rate rises.", float),

@@ -1,4 +1,4 @@
-"""Runs one by one, for what does not stack: heads with batch norms, and SGD.
+"""Runs one by one, for what does not stack: heads with batch norms.
 
 Running statistics of a batch norm are moved in ``forward``, which ``torch.func`` does not take; and what trains a CNN
 fills a processor by itself. Each run is one plain loop (:mod:`mmser.train.serial`).

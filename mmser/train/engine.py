@@ -36,7 +36,7 @@ from mmser.train.evaluate import (
 )
 from mmser.train.losses import metric_losses, task_losses
 from mmser.train.memory import max_stacked
-from mmser.train.optim import StackedAdamW
+from mmser.train.optim import stacked_optimizer
 from mmser.train.plan import (
     Epoch,
     Progress,
@@ -105,7 +105,7 @@ def train(
     if not runs:
         return []
     head = initial_head(build, runs[0].seed)
-    if training.optimiser == "sgd" or not stacks(head):
+    if not stacks(head):
         return train_apart(table, targets, build, runs, training, progress, finished, watch, log)
     for run in runs:
         check_run(run, targets, int(head.num_outputs))  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ class _Group:
         self.places = list(range(len(runs)))
         self.courses = [Progress(run, training) for run in runs]
         self.best = self.stack.weights.clone()
-        self.optimizer = StackedAdamW(self.stack.weights, self.stack.sizes, runs, training)
+        self.optimizer = stacked_optimizer(self.stack.weights, self.stack.sizes, runs, training)
         self.flat = flat(self.stack.template, table)
         self.part = part_of(self.stack.template, table, training.batch_size)
         self._prepare()

@@ -47,7 +47,7 @@ def bytes_of_a_run(table: Table, head: nn.Module, runs: Sequence[Run], training:
     """What tensors hold for one of ``runs`` at the largest step of an epoch, of all that it needs for itself.
 
     The first epoch's largest batch is trained on by as few runs as show what they share, and the largest batch of dev
-    rows is scored. To what is counted there come weights, best weights, two moments, buffers, and the epoch's order,
+    rows is scored. To what is counted there come weights, best weights, moments, buffers, and the epoch's order,
     keys and targets. Runs that stop are copied out of the stack, which takes the weights twice again.
     """
     head, end_to_end = head.to(table.device), flat(head, table)
@@ -66,7 +66,8 @@ def bytes_of_a_run(table: Table, head: nn.Module, runs: Sequence[Run], training:
     rows = max(len(run.train_rows) for run in runs)
     # Rows, whether they count, keys and their copies (int64, bool), and targets twice (float32).
     epoch = rows * (8 + 1 + 2 * 8 + 2 * 4 * int(head.num_outputs))  # type: ignore[arg-type]
-    return 4 * weights + buffers + epoch + max(step, dev, 2 * weights)
+    moments = 2 if training.optimiser == "adamw" else 1
+    return (2 + moments) * weights + buffers + epoch + max(step, dev, 2 * weights)
 
 
 def max_asked(

@@ -1,28 +1,29 @@
-"""AdamW for many runs at once: a run's parameters are one row of a matrix, its gradients come leaf by leaf."""
+"""AdamW and SGD for many runs at once: a run's parameters are a row of a matrix, its gradients come leaf by leaf."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from mmser.train.options import Training
 from mmser.train.plan import Run
 
 
-class StackedAdamW:
-    """``torch.optim.AdamW`` (Loshchilov and Hutter 2019) for each row of a matrix, with its run's own rates and steps.
+class StackedOptimizer(ABC):
+    """An optimiser of torch's for each row of a matrix, with its run's own rates.
 
-    torch's fused kernel goes over the memory once, where the same in single operations goes over it a dozen times; it
-    takes the gradients where autograd left them. Runs with the same rates go to it together.
+    torch's fused kernels go over the memory once, where the same in single operations goes over it a dozen times; they
+    take the gradients where autograd left them. Runs with the same rates go to them together.
     """
 
     def __init__(self, weights: Tensor, sizes: Sequence[int], runs: Sequence[Run], training: Training) -> None:
         """``weights``: (R, P), of the runs in their order; ``sizes``: of the leaves, P in all."""
         self.training, self.sizes = training, list(sizes)
         self.rates = [(run.learning_rate, run.weight_decay) for run in runs]
-        self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
-        self.steps = torch.zeros(len(weights), len(self.sizes), device=weights.device)  # a leaf's own: torch counts it
+        self.state = self._begun(weights)
 
     def step(self, weights: Tensor, gradients: Sequence[Tensor], factors: Sequence[float], first: int = 0) -> None:
         """Move the rows from ``first`` on of ``weights`` (R, P) in place, as many as there are ``factors``.
@@ -39,28 +40,103 @@ class StackedAdamW:
             alike.setdefault((learning_rate * factor, weight_decay), []).append(place)
         for (learning_rate, weight_decay), places in alike.items():
             rows = [first + place for place in places]
-            adamw(
-                [leaf for row in rows for leaf in weights[row].split(self.sizes)],
-                [leaf[place] for place in places for leaf in flat],
-                [leaf for row in rows for leaf in self.mean[row].split(self.sizes)],
-                [leaf for row in rows for leaf in self.square[row].split(self.sizes)],
-                [],
-                [step for row in rows for step in self.steps[row].unbind()],
-                fused=True,
-                amsgrad=False,
-                beta1=self.training.beta1,
-                beta2=self.training.beta2,
-                lr=learning_rate,
-                weight_decay=weight_decay,
-                eps=self.training.epsilon,
-                maximize=False,
-            )
+            of_places = [leaf[place] for place in places for leaf in flat]
+            self._move(self._leaves(weights, rows), of_places, rows, learning_rate, weight_decay)
 
     def keep(self, kept: Sequence[int]) -> None:
         """Go on with the runs in ``kept``, in their order."""
-        rows = torch.tensor(kept, dtype=torch.int64, device=self.mean.device)
         self.rates = [self.rates[row] for row in kept]
-        self.mean, self.square, self.steps = self.mean[rows], self.square[rows], self.steps[rows]
+        self.state = [own[torch.tensor(kept, dtype=torch.int64, device=own.device)] for own in self.state]
+
+    def _leaves(self, matrix: Tensor, rows: Sequence[int]) -> list[Tensor]:
+        """The leaves of each of ``rows``, views of a matrix (R, P)."""
+        return [leaf for row in rows for leaf in matrix[row].split(self.sizes)]
+
+    @abstractmethod
+    def _begun(self, weights: Tensor) -> list[Tensor]:
+        """What is remembered from step to step, before the first: a row for each run."""
+
+    @abstractmethod
+    def _move(
+        self,
+        leaves: list[Tensor],
+        gradients: list[Tensor],
+        rows: Sequence[int],
+        learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        """Move the leaves of some rows in place."""
+
+
+class StackedAdamW(StackedOptimizer):
+    """``torch.optim.AdamW`` (Loshchilov and Hutter 2019), with each run's own number of steps."""
+
+    def _begun(self, weights: Tensor) -> list[Tensor]:
+        steps = torch.zeros(len(weights), len(self.sizes), device=weights.device)  # a leaf's own: torch counts it
+        return [torch.zeros_like(weights), torch.zeros_like(weights), steps]
+
+    def _move(
+        self,
+        leaves: list[Tensor],
+        gradients: list[Tensor],
+        rows: Sequence[int],
+        learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        mean, square, steps = self.state
+        adamw(
+            leaves,
+            gradients,
+            self._leaves(mean, rows),
+            self._leaves(square, rows),
+            [],
+            [step for row in rows for step in steps[row].unbind()],
+            fused=True,
+            amsgrad=False,
+            beta1=self.training.beta1,
+            beta2=self.training.beta2,
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            eps=self.training.epsilon,
+            maximize=False,
+        )
+
+
+class StackedSGD(StackedOptimizer):
+    """``torch.optim.SGD`` with Nesterov's momentum (Sutskever et al. 2013); weight decay is L2."""
+
+    def _begun(self, weights: Tensor) -> list[Tensor]:
+        # torch begins with the first gradient: what comes of none before it.
+        return [torch.zeros_like(weights)]
+
+    def _move(
+        self,
+        leaves: list[Tensor],
+        gradients: list[Tensor],
+        rows: Sequence[int],
+        learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        sgd(
+            leaves,
+            gradients,
+            [*self._leaves(self.state[0], rows)],
+            fused=True,
+            weight_decay=weight_decay,
+            momentum=self.training.momentum,
+            lr=learning_rate,
+            dampening=0.0,
+            nesterov=True,
+            maximize=False,
+        )
+
+
+def stacked_optimizer(
+    weights: Tensor, sizes: Sequence[int], runs: Sequence[Run], training: Training
+) -> StackedOptimizer:
+    """The optimiser that ``training`` names, for the weights (R, P) of runs, in leaves of these sizes."""
+    kind = {"adamw": StackedAdamW, "sgd": StackedSGD}[training.optimiser]
+    return kind(weights, sizes, runs, training)
 
 
 def _clip(gradients: Sequence[Tensor], limit: float) -> None:

@@ -37,8 +37,8 @@ class Training:
     patience: int = 10
     """Epochs without a better dev score after which a run stops [D]."""
     optimiser: str = "adamw"
-    """``adamw`` [D], or ``sgd`` with Nesterov's momentum (Triantafyllopoulos et al. for CNN14 [M]), under which runs
-    train one by one (and weight decay is L2)."""
+    """``adamw`` [D], or ``sgd`` with Nesterov's momentum (Triantafyllopoulos et al. for CNN14 [M]), under which weight
+    decay is L2."""
     momentum: float = 0.9
     """SGD: share of the step before that is kept (Triantafyllopoulos et al. for CNN14 [M])."""
     crop_s: float = 5.0
