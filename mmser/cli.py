@@ -56,6 +56,16 @@ class _Commands(click.Group):
                 f"{os.strerror(error.errno)}{where}. What is finished is kept; make room or choose another "
                 "folder, and run the same command again"
             ) from error
+        except (RuntimeError, MemoryError) as error:
+            from mmser.devices import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            what = (str(error) or type(error).__name__).splitlines()[0]
+            raise click.ClickException(
+                f"out of memory ({what}). What is finished is kept; run the same command again with less at once "
+                "(train-head, ablate: --memory-gb; extract, predict: --batch-seconds), or on another --device"
+            ) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is kept; the same command goes on from there.", err=True)
             sys.exit(EXIT_INTERRUPTED)

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
-from small_cache import SPEAKERS, TEXT, edit_manifest, make_rows, write_cache
+from small_cache import SPEAKERS, TEXT, add_stream, edit_manifest, make_rows, write_cache
 from small_corpus import mmser
 
 from mmser.ablate.estimate import Estimates, clock_of
@@ -494,6 +494,30 @@ def test_an_estimate_grows_with_heads_rows_and_epochs(cache: Path) -> None:
     estimates = Estimates(lambda: next(ticks))
     assert estimates.of(prepared, 0, runs) == pytest.approx(2 * sum(36 + 9 for _ in runs) * 4 / (len(runs) * 36))
     assert estimates.of(prepared, 0, runs[:1]) == pytest.approx(2 * (36 + 9) * 4 / (len(runs) * 36))  # not tried again
+
+
+@pytest.mark.parametrize(("head", "given"), [("cnn14", "width_multiplier = 0.03125"), ("speech-probe", "hidden = 4")])
+def test_few_utterances_with_ratings_can_be_planned(tmp_path: Path, head: str, given: str) -> None:
+    """A CCC is of two utterances or more, those that are tried too."""
+    cache = write_cache(tmp_path / "toy", rows=make_rows().iloc[:6])
+    edit_manifest(cache, lambda rows: rows.__setitem__("arousal", np.arange(len(rows)) / 4))
+    add_stream(cache, "mel/cnn14", lambda _: {"frame": np.random.default_rng(0).normal(size=(40, 32))})
+    text = f"""
+[base]
+task = "dimensional"
+dimensions = ["arousal"]
+folds = "session"
+layer = 9
+epochs = 1
+[[row]]
+name = "rated"
+head = "{head}"
+set = {{ {given} }}
+"""
+    plan = plan_ablation(cache, read_grid(text, "my.toml"), tmp_path / "run")
+    assert plan.failures == {}
+    assert [group.num_utterances for group in plan.groups] == [6]
+    assert plan.groups[0].seconds > 0
 
 
 UNLIKE = """

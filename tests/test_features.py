@@ -72,6 +72,8 @@ def test_what_a_table_takes_is_known_before_it_is_read(cache: Cache) -> None:
     beside = sum(stream.values.nbytes for stream in (means.speech["word"], means.text))  # type: ignore[union-attr]
     assert means.speech["utterance"] is table.speech["utterance"]
     assert resident_bytes(sources, ids, 2, ["utterance", "word", "token"]) == held + of_special + beside
+    speech = sum(stream.values.nbytes for stream in table.speech.values())
+    assert resident_bytes(sources, ids, 2, twice=True) == held + of_special + speech
     first = of_utterance(table.speech["word"], 0)[0]
     assert resident_bytes(opened(cache, "word"), ids[:1], 1) == first.nbytes
 

@@ -8,16 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_cache import write_cache
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from mmser.cache import Cache
+from mmser.devices import free_bytes
+from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
 from mmser.train import engine, sharing
 from mmser.train.engine import Run, Targets, Training, train
 from mmser.train.evaluate import posteriors
+from mmser.train.features import resident_bytes
 from mmser.train.memory import FLAT_ROOM, PROCESS_BYTES, bytes_of_a_run, max_asked, max_stacked
+from mmser.train.options import Experiment
 from mmser.train.packed import Packed
+from mmser.train.prepare import prepare
+from mmser.train.run import train_head
 from mmser.train.table import Table
 
 DIM, NUM, BATCH = 32, 150, 16
@@ -159,6 +167,45 @@ def test_what_dev_rows_occupy_is_counted_where_they_are_the_longer(
         for number in (2, 5)
     )
     assert 0.5 < (many - few) / 3 / bytes_of_a_run(table, build(), some_runs(5, 1, 0), TRAINING) < 1.15
+
+
+def test_states_that_the_free_memory_cannot_hold_are_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, one = write_cache(tmp_path / "toy"), Experiment(head="speech-probe", layer="9", granularity="word")
+    held = resident_bytes(prepare(Cache(cache), [one])[0].sources, Cache(cache).manifest.ids, 1, ["word"])
+    monkeypatch.setattr("mmser.train.assemble.load_table", lambda *_: pytest.fail("states were read"))
+    monkeypatch.setattr("mmser.train.memory.free_bytes", lambda device: held - 1.0)
+    with pytest.raises(ProtocolError, match=r"states of 54 utterances to hold in memory: .* GB free; read one --layer"):
+        train_head(cache, one, tmp_path / "run")
+    monkeypatch.setattr("mmser.train.memory.free_bytes", lambda device: float(held))
+    with pytest.raises(pytest.fail.Exception, match="states were read"):
+        train_head(cache, one, tmp_path / "run")
+
+
+def test_features_of_members_that_the_free_memory_cannot_hold_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer on what two heads of width 4 see, for 3 folds and 2 seeds of 54 utterances: 6 x 54 x 8 float32."""
+    cache = write_cache(tmp_path / "toy")
+    training = Training(epochs=1)
+    both = Experiment(head="late-fusion", members=("speech-probe", "text-probe"), fusion="concat", folds="session",
+                      layer="9", seeds=2, settings={"hidden": 4}, training=training)  # fmt: skip
+    free = iter([1e9, 6 * 54 * 8 * 4 - 1.0])
+    monkeypatch.setattr("mmser.train.memory.free_bytes", lambda device: next(free))
+    with pytest.raises(ProtocolError, match=r"features of 6 runs: .* have fewer --seeds, or another --fusion"):
+        train_head(cache, both, tmp_path / "run")
+    free = iter([1e9, 6 * 54 * 8 * 4.0])
+    assert len(train_head(cache, both, tmp_path / "run").lines) == 3
+
+
+def test_what_is_free_is_what_linux_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       16000 kB\nMemFree:          100 kB\nMemAvailable:    2048 kB\n")
+    monkeypatch.setattr("mmser.devices._MEMINFO", told)
+    assert free_bytes(torch.device("cpu")) == 2048 * 1024
+    monkeypatch.setattr("mmser.devices._MEMINFO", tmp_path / "no")
+    assert free_bytes(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(("cores", "processes"), [(1, 1), (2, 3), (3, 4)])

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from small_cache import POOLED, write_cache
 from small_corpus import IDS, make_corpus, mmser
 
@@ -257,3 +258,33 @@ def test_what_is_no_number_is_never_printed_as_json(capsys: pytest.CaptureFixtur
     Output(quiet=True).say("unheard")
     Output(as_json=True).say("aside")
     assert capsys.readouterr() == ("", "aside\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ..."), "Tried to allocate 2.00"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "can't allocate memory"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_want_of_memory_is_one_line_and_a_way_on(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mmser.train.run.train_head", fails)
+    result = mmser("train-head", write_cache(tmp_path / "toy"), "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: out of memory (")
+    assert said in result.stderr
+    assert "--memory-gb" in result.stderr
+    assert "See ..." not in result.stderr
+
+
+def test_another_error_of_torchs_is_a_defect_and_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmser.train.run.train_head", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
+    cache = write_cache(tmp_path / "toy")
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        mmser("train-head", cache, "--out", tmp_path / "run")

@@ -16,8 +16,9 @@ import torch
 from small_corpus import DURATIONS_S, IDS, make_corpus, mmser, run, shards
 
 from mmser.cache import Cache, Column, StreamWriter
+from mmser.devices import is_out_of_memory
 from mmser.errors import CacheError
-from mmser.extract.batches import default_batch_seconds, is_out_of_memory
+from mmser.extract.batches import default_batch_seconds
 from mmser.extract.options import Extraction
 from mmser.extract.speech import SpeechEncoder
 from mmser.extract.work import UnstorableError, Work

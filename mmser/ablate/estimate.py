@@ -23,6 +23,8 @@ EPOCHS = 2
 """After one to warm up. What disturbs an epoch only ever adds to it, so the least is the nearest to the truth."""
 UTTERANCES = 36
 """Tried; two thirds of them train. Of heads that train one by one, which are large, a sixth as many."""
+LEAST = 6
+"""Tried at least, some of them more than once if need be: the CCC of a dev part is of two or more."""
 
 
 class Estimates:
@@ -55,7 +57,8 @@ class Estimates:
         # Those that lack nothing: statistics need states, and what is not there takes no time.
         lacking = one.sources.without(one.chosen.ids) if one.kept else {}
         whole = [row for row, uid in enumerate(one.chosen.ids) if uid not in lacking] or range(len(one.chosen.ids))
-        rows = [whole[place] for place in np.unique(np.linspace(0, len(whole) - 1, UTTERANCES).astype(int))]
+        places = np.unique(np.linspace(0, len(whole) - 1, UTTERANCES).astype(int))
+        rows = [whole[place] for place in np.resize(places, max(LEAST, len(places)))]
         experiment, kind = replace(one.experiment, normalise="global"), HEADS[one.members[number].head]
         device = pick_device(experiment.device)
         states, _ = read_states([replace(one, experiment=experiment)], device, rows)
@@ -64,8 +67,8 @@ class Estimates:
         build = partial(kind.build, inputs, targets.num_outputs, one.options[number])
         training = replace(experiment.training, epochs=1 + EPOCHS, patience=1 + EPOCHS)
         together = stacks(initial_head(build, 0))
-        used = np.arange(len(rows) if together else max(3, len(rows) // 6))
-        third = max(1, len(used) // 3)
+        used = np.arange(len(rows) if together else max(LEAST, len(rows) // 6))
+        third = len(used) // 3
         layer = 0 if one.experiment.try_layers and kind.needs_speech else None
         runs = [
             Run(f"trial {seed}", used[third:], used[:third], seed, layer) for seed in range(heads if together else 1)

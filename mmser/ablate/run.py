@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmser.ablate.folder import cell_folder, trained_heads, write_ablation, write_failures
 from mmser.ablate.grid import Cell, Grid
 from mmser.ablate.plan import Plan
+from mmser.devices import is_out_of_memory
 from mmser.errors import MmserError, ProtocolError
 from mmser.train.folder import locked
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
@@ -117,7 +116,9 @@ def _train(
     try:
         train([cell.experiment for cell in cells], folders, lent=lent, report=report)
         return {}
-    except (MmserError, torch.OutOfMemoryError) as error:
+    except (MmserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, MmserError) and not is_out_of_memory(error):
+            raise
         if len(cells) == 1:
             return {cells[0].name: str(error)}
     finally:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmser.devices import is_out_of_memory
 from mmser.extract.speech import SpeechEncoder
 from mmser.extract.work import UnstorableError, Work
 from mmser.extract.writing import check_storable, fetch, peaks_of
@@ -19,11 +20,6 @@ GPU_BATCH_SECONDS = 256.0
 """Of padded audio at most: 12,800 frames fill any GPU's matrix units."""
 _GPU_BYTES_PER_SECOND = 100e6
 """Of device memory that a second of padded audio may take, for a start; a batch too large is halved."""
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had too little memory: for a CPU torch has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def default_batch_seconds(device: torch.device) -> float:

@@ -12,15 +12,18 @@ import torch
 
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
-from mmser.train.features import load_table
+from mmser.train.features import load_table, resident_bytes
 from mmser.train.folder import streams_of
 from mmser.train.grid import run_name, trials_of
 from mmser.train.lexicon import weighed
+from mmser.train.memory import check_room
 from mmser.train.part import Part
 from mmser.train.plan import Run
-from mmser.train.prepare import Prepared
+from mmser.train.prepare import Prepared, means_held
 from mmser.train.table import Table
 from mmser.train.targets import Targets
+
+_LESS = "read one --layer, or a granularity with fewer states, or take a --device with more memory"
 
 
 def read_states(
@@ -32,15 +35,21 @@ def read_states(
         prepared: the experiments.
         device: where the states are to lie.
         rows: of the chosen utterances, these alone; None: all.
+
+    Raises:
+        ProtocolError: the device's memory cannot hold them.
     """
     first = prepared[0]
     layers = list(dict.fromkeys(layer for one in prepared for layer in one.layers))
     chosen = range(len(first.chosen.ids)) if rows is None else rows
     ids = [first.chosen.ids[row] for row in chosen]
+    per_speaker = first.experiment.normalise == "speaker"
+    held = resident_bytes(first.sources, ids, len(layers), means_held(first), twice=per_speaker)
+    check_room(held, device, f"states of {len(ids)} utterances to hold in memory", _LESS)
     table = load_table(first.sources, ids, layers, first.experiment.text_layer, device)
     if first.lexicon is not None:
         table = weighed(table, [first.texts[row] for row in chosen], first.lexicon)
-    if first.experiment.normalise == "speaker":
+    if per_speaker:
         table = table.normalised_per_speaker([first.chosen.speakers[row] for row in chosen])
     return table, layers
 

@@ -240,10 +240,17 @@ def load_table(
     return Table(tuple(utterance_ids), speech, text, mel)
 
 
-def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: int, means: Sequence[str] = ()) -> int:
-    """What the states of :func:`load_table` take, with so many speech layers; nothing is read but lengths.
+def resident_bytes(
+    sources: Sources, utterance_ids: Sequence[str], num_layers: int, means: Sequence[str] = (), *, twice: bool = False
+) -> int:
+    """What the states of :func:`load_table` take; nothing is read but lengths.
 
-    ``means`` are the granularities, ``token`` included, of which heads hold every utterance's mean beside the states.
+    Args:
+        sources: the streams.
+        utterance_ids: whose states.
+        num_layers: of speech.
+        means: the granularities, ``token`` included, of which heads hold every utterance's mean beside the states.
+        twice: whether speech is held twice for a while, as where it is standardised per speaker.
     """
     beside = [(sources.text, "token"), (sources.mel, "frame")]
     read = [(stream, granularity, num_layers) for granularity, stream in sources.speech.items()]
@@ -253,7 +260,8 @@ def resident_bytes(sources: Sources, utterance_ids: Sequence[str], num_layers: i
         column = stream.columns(granularity)["states"]
         lengths = stream.lengths(granularity, [uid for uid in utterance_ids if uid in stream])
         width = (layers if column.layers else 1) * column.dim
-        total += int(lengths.sum()) * width * np.dtype(column.dtype).itemsize
+        copies = 2 if twice and stream in sources.speech.values() else 1
+        total += copies * int(lengths.sum()) * width * np.dtype(column.dtype).itemsize
         if stream is not sources.mel and lengths.max(initial=0) > 1:
             total += means.count(granularity) * int((lengths > 0).sum()) * width * np.dtype(np.float32).itemsize
     return total

@@ -22,6 +22,7 @@ from mmser.train.evaluate import by_length
 from mmser.train.fusion import Fusion, fit_fusion, save_fusion
 from mmser.train.grid import Trial, run_name, trials_of
 from mmser.train.members import FUSIONS
+from mmser.train.memory import check_room
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
 from mmser.train.part import Part, Tested
@@ -30,6 +31,8 @@ from mmser.train.rating_fusion import fit_rating_fusion
 from mmser.train.results import Outcome
 from mmser.train.stack import restored_head
 from mmser.train.table import Table
+
+_APART = "have fewer --seeds, or another --fusion, which holds answers alone"
 
 _Answers = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Posteriors (n, C) and ratings (n, K) of a head's dev part."""
@@ -186,9 +189,13 @@ def names_of_own_layers(experiment: Experiment, num_folds: int) -> list[str]:
 def _features_table(members: Sequence[Tested], batch_size: int) -> Table:
     """What the members' last layers see of every utterance: a "layer" for each fold and seed."""
     first = members[0]
-    features = torch.stack(
-        [torch.cat([_features(one, place, batch_size) for one in members], -1) for place in range(len(first.folds))]
-    )
+    features = torch.empty(0)
+    for place in range(len(first.folds)):
+        own = torch.cat([_features(one, place, batch_size) for one in members], -1)
+        if not place:
+            check_room(len(first.folds) * own.nbytes, own.device, f"features of {len(first.folds)} runs", _APART)
+            features = own.new_empty(len(first.folds), *own.shape)
+        features[place] = own
     offsets = torch.arange(features.shape[1] + 1, device=features.device)
     return Table(first.part.table.ids, {"utterance": Packed(features, offsets)})
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mmser.devices import free_bytes
+from mmser.errors import ProtocolError
 from mmser.train.evaluate import ASKED_AT_ONCE, DEV_BATCHES, by_length
 from mmser.train.plan import Run, Training, order_of
 from mmser.train.sharing import batches_of, most_together, questions_of
@@ -197,7 +199,24 @@ def _budget_bytes(device: torch.device, training: Training) -> float:
     if training.memory_gb:
         return training.memory_gb * 1e9
     if device.type == "cuda":
-        # What the allocator keeps of tensors that are gone is free too: what ran before must not change the answer.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (torch.cuda.mem_get_info(device)[0] + kept) / 2
+        # Of what this process leaves of the whole: what others hold must not change how runs are grouped, and so round.
+        left = torch.cuda.get_device_properties(device).total_memory - torch.cuda.memory_allocated(device)
+        return min(left / 2, free_bytes(device) or left)
     return CPU_GB * 1e9
+
+
+def check_room(needed: float, device: torch.device, what: str, remedy: str) -> None:
+    """Refuse what the memory that is free on a device cannot hold, before it is read.
+
+    Args:
+        needed: bytes.
+        device: where they are to lie.
+        what: takes them.
+        remedy: what to do.
+
+    Raises:
+        ProtocolError: less is free.
+    """
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        raise ProtocolError(f"{what}: {needed / 1e9:.3g} GB, and {device} has {free / 1e9:.3g} GB free; {remedy}")

@@ -76,7 +76,7 @@ class Training:
     """Divides the cosines in that loss (theirs: 0.1 [M])."""
     memory_gb: float = 0.0
     """What the runs at work may occupy, all processes together, beside the features and the weights of runs that ended.
-    0: half of what is free on a GPU, 4 GB otherwise [D]."""
+    0: on a GPU half of what the features leave of it, 4 GB otherwise [D]."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):

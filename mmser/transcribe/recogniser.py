@@ -46,7 +46,7 @@ class Recogniser(Protocol):
         """What is said in each of some waveforms (mono, 16 kHz), whichever company they are in.
 
         Raises:
-            RuntimeError: the device's memory does not hold the batch (:func:`mmser.extract.batches.is_out_of_memory`).
+            RuntimeError: the device's memory does not hold the batch (:func:`mmser.devices.is_out_of_memory`).
         """
         ...
 

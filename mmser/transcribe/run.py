@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmser.audio import Recording
 from mmser.cache import Unit
 from mmser.cache.writer import cut
-from mmser.extract.batches import is_out_of_memory
+from mmser.devices import is_out_of_memory
 from mmser.extract.decode import Decoders
 from mmser.extract.work import Report
 from mmser.records import Utterance
