@@ -21,7 +21,7 @@ from test_runs import brute_force
 
 from mmser.errors import ProtocolError
 from mmser.metrics import unweighted_average_recall
-from mmser.report.examine import examine
+from mmser.report.examine import Dataset, Examined, examine
 from mmser.report.heads import course, head_folders, layer_weights
 from mmser.report.page import figures_of
 from mmser.report.read import Study, read_study
@@ -179,6 +179,26 @@ def test_latex_and_markdown_print_names_as_they_are(ablation: Path) -> None:
     assert r"| row a\_b&c% fusion |" in markdown
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")}) == 1
     assert r"Failed: broken: no word states \<b\>" in markdown
+
+
+def test_what_is_no_number_has_empty_cells_and_zero_no_minus(study: Study) -> None:
+    row, nan = study.row("both"), np.nan
+    (rated,) = row.ratings
+    assert row.line is not None
+    line = replace(row.line, interval=replace(row.line.interval, low=nan, high=nan))
+    diverged = replace(rated, ccc=nan, interval=replace(rated.interval, low=nan, high=nan), ccc_by_seed=(nan, nan))
+    small = replace(rated, ccc=-0.0003, interval=replace(rated.interval, low=-0.12, high=-0.0004))
+    rows = [replace(row, name=name, line=line, ratings=(own,)) for name, own in (("x-1", diverged), ("y", small))]
+    examined = [Examined(own, Dataset(9, {}, {}), {}, {}) for own in rows]
+    table = table_of(study, examined, rows[0])
+    cells = [cell for own in table.rows for cell in own]
+    assert all(cell.value is None or isinstance(cell.value, str) or np.isfinite(cell.value) for cell in cells)
+    assert [[cell.text for cell in own[6:8]] for own in table.rows] == [["–", "–"], ["0.000", "-0.120 to 0.000"]]
+    assert "$-$0.120 to 0.000" in latex_of(table)
+    shown = [text for drawing in figures_of(examined)[0].drawings for own in drawing.rows for text in own]
+    for text in (*(cell.text for cell in cells), markdown_of(table), latex_of(table), *shown):
+        assert "nan" not in text
+        assert "-0.000" not in text
 
 
 def test_figures_hold_the_numbers_of_the_runs(study: Study) -> None:
