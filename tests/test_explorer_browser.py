@@ -1,9 +1,11 @@
 """The explorer in a browser: found, filtered, read and heard as a user does it, without a network or a complaint."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from browser import opened
 from small_cache import make_rows, write_cache
@@ -104,6 +106,31 @@ def test_probabilities_are_those_of_the_seed_chosen(browser: Any, page: Path, st
                 assert ("✓" in row[0]) == (head.labels[said.argmax()] == "calm")
                 assert [float(p) for p in row[1:3]] == pytest.approx(said.tolist(), abs=6e-4)
                 assert row[3] == "eve"
+
+
+def test_a_lead_that_four_digits_do_not_show_is_a_lead(browser: Any, study: Study, tmp_path: Path) -> None:
+    shutil.copytree(study.coattention, tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    close = {("u0", 0): 0.50001, ("u0", 1): 0.49998, ("u1", 0): 0.50001, ("u1", 1): 0.50001}
+    for (uid, seed), p in close.items():
+        own = (table["utterance_id"] == uid) & (table["seed"] == seed)
+        table.loc[own, ["p_calm", "p_wild"]] = [1 - p, p]
+    table.to_csv(tmp_path / "run" / "predictions.csv", index=False)
+    write_explorer([tmp_path / "run"], study.cache, tmp_path / "explorer.html", limit=0)
+    with opened(browser, tmp_path / "explorer.html") as tab:
+        for uid, wanted in {"u0": ["calm ✓", "wild ✗", "calm ✓"], "u1": ["wild ✓"] * 3}.items():
+            open_utterance(tab, uid)
+            for seed, want in zip(("mean over seeds", "seed 0", "seed 1"), wanted, strict=True):
+                tab.get_by_label("Predictions,").select_option(label=seed)
+                assert tab.text_content(".classes td.says") == want
+                assert (
+                    tab.locator(".classes thead th").nth(2 + (want[:4] == "wild")).text_content().startswith(want[:4])
+                )
+                best = tab.locator(".classes tbody td.best")
+                assert best.count() == 1
+                assert best.evaluate("own => own.cellIndex") == 2 + (want[:4] == "wild")
+        tab.select_option("#wrong", "any")
+        assert not {"u0", "u1"} & set(listed(tab))
 
 
 def test_heatmap_tells_the_weights_that_the_head_gives(browser: Any, page: Path, study: Study) -> None:

@@ -111,16 +111,16 @@ function classTables(one, seed) {
 function classRow(one, i, seed) {
   const head = data.heads[i];
   const p = answer(one, i, "p", seed);
-  const best = p ? largest(p) : -1;
-  const right = one.truth && p ? head.labels[best] === one.truth : null;
+  const best = classSaid(one, i, seed);
+  const wrong = isWrong(one, i, seed);
   const cells = head.labels.map((_, k) => {
     const value = p ? p[k].toFixed(3) : "–";
     return make("td", { class: k === best ? "best" : null, style: `--share: ${p ? p[k] : 0}` }, value);
   });
-  const said = p ? head.labels[best] + { true: " ✓", false: " ✗", null: "" }[right] : "not tested";
+  const said = p ? head.labels[best] + { true: " ✗", false: " ✓", null: "" }[wrong] : "not tested";
   const name = make("th", { scope: "row" }, head.name, make("small", {}, figure(head)));
   const fold = make("td", { class: "fold" }, one.said[i] ? one.said[i].fold : "");
-  return make("tr", {}, name, make("td", { class: `says ${right === false ? "wrong" : ""}` }, said), ...cells, fold);
+  return make("tr", {}, name, make("td", { class: `says ${wrong ? "wrong" : ""}` }, said), ...cells, fold);
 }
 
 const figure = (head) => (head.score === null ? "" : ` ${head.figure} ${head.score.toFixed(3)}`);
