@@ -1,10 +1,13 @@
 """The explorer in a browser: found, filtered, read and heard as a user does it, without a network or a complaint."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from browser import opened
@@ -26,6 +29,29 @@ def page(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "explorer.html"
     write_explorer([study.fusion, study.coattention], study.cache, path, with_audio=True)
     return path
+
+
+def with_data(page: Path, path: Path, heads: list[dict[str, Any]], utterances: list[dict[str, Any]]) -> Path:
+    """The page with other data, as no run folder of a test would have them."""
+    data = json.dumps({"heads": heads, "utterances": utterances})
+    script = '<script id="data" type="application/json">'
+    text = re.sub(f"{script}.*?</script>", lambda _: f"{script}{data}</script>", page.read_text("utf-8"), count=1)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def head_of(name: str, seeds: list[int]) -> dict[str, Any]:
+    return {"name": name, "labels": ["calm", "wild"], "dimensions": [], "seeds": seeds, "figure": "UA", "score": 0.5}
+
+
+def utterance_of(uid: str, said: list[Any], detail: Any = None) -> dict[str, Any]:
+    about = {"id": uid, "text": "hi there", "truth": "wild", "ratings": {}, "fields": {}}
+    return {**about, "said": said, "detail": detail}
+
+
+def said_of(p: list[list[float | None]]) -> dict[str, Any]:
+    classes = [-1 if row[0] is None else int(np.argmax(row)) for row in p]
+    return {"fold": "f", "p": p, "r": [[]] * len(p), "classes": classes, "class_of_mean": max(classes)}
 
 
 def listed(tab: Any) -> list[str]:
@@ -131,6 +157,31 @@ def test_a_lead_that_four_digits_do_not_show_is_a_lead(browser: Any, study: Stud
                 assert best.evaluate("own => own.cellIndex") == 2 + (want[:4] == "wild")
         tab.select_option("#wrong", "any")
         assert not {"u0", "u1"} & set(listed(tab))
+
+
+def test_no_seed_no_number_and_no_test_are_told_apart(browser: Any, page: Path, tmp_path: Path) -> None:
+    heads = [head_of("two", [0, 1]), head_of("one", [0]), head_of("none", [0]), head_of("diverged", [0, 1])]
+    said = [said_of([[0.2, 0.8], [0.3, 0.7]]), said_of([[0.2, 0.8]]), None, said_of([[0.2, 0.8], [None, None]])]
+    with opened(browser, with_data(page, tmp_path / "page.html", heads, [utterance_of("u", said)])) as tab:
+        says = tab.locator(".classes td.says")
+        assert says.all_text_contents() == ["wild ✓", "wild ✓", "not tested", "wild ✓"]
+        tab.get_by_label("Predictions,").select_option(label="seed 1")
+        assert says.all_text_contents() == ["wild ✓", "no such seed", "not tested", "no number"]
+
+
+def test_a_rated_utterance_says_why_a_head_has_no_answer(browser: Any, page: Path, tmp_path: Path) -> None:
+    rated = {"labels": [], "dimensions": ["valence"], "figure": "CCC"}
+    heads = [{**head_of("two", [0, 1]), **rated}, {**head_of("one", [0]), **rated}]
+    said = [
+        {"fold": "f", "p": [[]] * len(r), "r": r, "classes": [-1] * len(r), "class_of_mean": -1}
+        for r in ([[1.0], [-0.001]], [[1.5]])
+    ]
+    one = {**utterance_of("u", said), "truth": "", "ratings": {"valence": 2.0}}
+    with opened(browser, with_data(page, tmp_path / "page.html", heads, [one])) as tab:
+        tab.get_by_label("Predictions,").select_option(label="seed 1")
+        rows = tab.locator(".ratings tbody tr")
+        assert rows.locator("th").all_text_contents() == ["true", "two", "one no such seed"]
+        assert rows.locator("td").all_text_contents() == ["2.00", "0.00", "–"]
 
 
 def test_heatmap_tells_the_weights_that_the_head_gives(browser: Any, page: Path, study: Study) -> None:

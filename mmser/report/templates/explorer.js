@@ -67,6 +67,12 @@ function classSaid(utterance, head, seed = "") {
   return seed === "" ? said.class_of_mean : (said.classes[data.heads[head].seeds.indexOf(Number(seed))] ?? -1);
 }
 
+/** Why a head has no answer of an utterance. */
+function whyNone(utterance, head, seed) {
+  if (!utterance.said[head]) return "not tested";
+  return seed === "" || data.heads[head].seeds.includes(Number(seed)) ? "no number" : "no such seed";
+}
+
 /** Whether a head is wrong of an utterance; null where that cannot be said. */
 function isWrong(utterance, head, seed = "") {
   const said = classSaid(utterance, head, seed);

@@ -117,7 +117,7 @@ function classRow(one, i, seed) {
     const value = p ? p[k].toFixed(3) : "–";
     return make("td", { class: k === best ? "best" : null, style: `--share: ${p ? p[k] : 0}` }, value);
   });
-  const said = p ? head.labels[best] + { true: " ✗", false: " ✓", null: "" }[wrong] : "not tested";
+  const said = p ? head.labels[best] + { true: " ✗", false: " ✓", null: "" }[wrong] : whyNone(one, i, seed);
   const name = make("th", { scope: "row" }, head.name, make("small", {}, figure(head)));
   const fold = make("td", { class: "fold" }, one.said[i] ? one.said[i].fold : "");
   return make("tr", {}, name, make("td", { class: `says ${wrong ? "wrong" : ""}` }, said), ...cells, fold);
@@ -129,11 +129,14 @@ const figure = (head) => (head.score === null ? "" : ` ${head.figure} ${head.sco
 function ratingTables(one, seed) {
   const names = [...new Set(data.heads.flatMap((head) => head.dimensions))];
   if (!names.length) return [];
-  const cell = (value) => make("td", {}, value === null || value === undefined ? "–" : value.toFixed(2));
+  const written = (value) => value.toFixed(2).replace(/^-(?=[0.]+$)/, ""); // zero has no minus
+  const cell = (value) => make("td", {}, value === null || value === undefined ? "–" : written(value));
   const row = (name, values) => make("tr", {}, make("th", { scope: "row" }, ...name), ...values.map(cell));
   const rows = data.heads.flatMap((head, i) => {
-    const r = head.dimensions.length ? answer(one, i, "r", seed) : null;
-    return r ? [row([head.name], names.map((name) => r[head.dimensions.indexOf(name)]))] : [];
+    if (!head.dimensions.length) return [];
+    const r = answer(one, i, "r", seed);
+    const why = r ? [] : [make("small", {}, ` ${whyNone(one, i, seed)}`)];
+    return [row([head.name, ...why], names.map((name) => r?.[head.dimensions.indexOf(name)]))];
   });
   const truth = row(["true"], names.map((name) => one.ratings[name]));
   const top = make("tr", {}, make("th", { scope: "col" }, "ratings"), ...names.map((name) => make("th", { scope: "col" }, name)));
