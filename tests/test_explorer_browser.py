@@ -1,5 +1,6 @@
 """The explorer in a browser: found, filtered, read and heard as a user does it, without a network or a complaint."""
 
+import base64
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from small_study import COATTENTION, SCRIPT, Study
 from mmser.cache import Cache
 from mmser.report.explorer import write_explorer
 from mmser.report.explorer_answers import read_answers
+from mmser.report.explorer_attention import STEPS
 from mmser.train.apply import apply
 from mmser.train.run import train_head
 
@@ -52,6 +54,20 @@ def utterance_of(uid: str, said: list[Any], detail: Any = None) -> dict[str, Any
 def said_of(p: list[list[float | None]]) -> dict[str, Any]:
     classes = [-1 if row[0] is None else int(np.argmax(row)) for row in p]
     return {"fold": "f", "p": p, "r": [[]] * len(p), "classes": classes, "class_of_mean": max(classes)}
+
+
+def looks_of(granularity: str, states: list[list[Any]], num_tokens: int) -> dict[str, Any]:
+    """Weights of one attention head that looks evenly."""
+    n = len(states)
+    maps = {}
+    for name, shape in (("speech_to_text", (1, n, num_tokens)), ("text_to_speech", (1, num_tokens, n))):
+        values = np.full(shape, STEPS // max(shape[2], 1), np.uint16)
+        maps[f"{granularity}.0.{name}"] = {"shape": shape, "values": base64.b64encode(values.tobytes()).decode()}
+    return {"speech": {granularity: states}, "tokens": [f"t{i}" for i in range(num_tokens)], "maps": maps}
+
+
+def frames(num: int) -> list[list[Any]]:
+    return [[f"{i * 0.02:.2f} s", i * 0.02, i * 0.02 + 0.02] for i in range(num)]
 
 
 def listed(tab: Any) -> list[str]:
@@ -215,6 +231,17 @@ def test_pointing_at_the_heatmap_lights_the_word_in_time(browser: Any, page: Pat
     with opened(browser, page) as tab:
         tab.locator(".heatmap tbody tr").nth(2).locator("td").first.hover()
         assert tab.locator(".segment.lit").all_text_contents() == ["word", "W ER1 D", "W", "ER1", "D"]
+
+
+def test_a_long_utterance_over_frames_is_opened(browser: Any, page: Path, tmp_path: Path) -> None:
+    states = frames(1400)
+    detail = {"duration_s": 28.0, "tiers": {}, "attention": {"0": looks_of("frame", states, 90)}}
+    said = [said_of([[0.2, 0.8]])]
+    data = [head_of("head", [0])], [utterance_of("short", said), utterance_of("long", said, detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        open_utterance(tab, "long")
+        assert tab.locator(".heatmap tbody td").count() == 90 * 1400
+        assert "even look is 0.011; from 0.011 (faint) to 0.011 (strong)" in tab.locator(".readout").last.text_content()
 
 
 def test_a_segment_is_played_and_playing_stops_at_its_end(browser: Any, page: Path) -> None:

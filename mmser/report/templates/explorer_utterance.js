@@ -180,6 +180,16 @@ function attention(one, sound) {
   return [make("h3", {}, "Where co-attention looked"), controls, readout, place];
 }
 
+/** The least and the greatest of rows of numbers, which may be too many to be the arguments of one call. */
+function extremes(rows) {
+  let [least, most] = [Infinity, -Infinity];
+  for (const value of rows.flat()) {
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  return [least, most];
+}
+
 /** One map as a table: who looks in rows, at what in columns; a row's weights sum to 1. */
 function heatmap(looks, { map, direction, of }, readout, sound) {
   const { shape, values } = looks.maps[`${map}.${direction}`];
@@ -194,21 +204,19 @@ function heatmap(looks, { map, direction, of }, readout, sound) {
   const [asking, asked] = direction === "speech_to_text" ? [speech, tokens] : [tokens, speech];
   const rows = asking.slice(asking.length - numRows);
   const weights = rows.map((_, r) => asked.map((_, c) => weight(r, c)));
-  const [least, most] = [Math.min(...weights.flat()), Math.max(...weights.flat())];
+  const [least, most] = extremes(weights);
   const share = (value) => (most > least ? (value - least) / (most - least) : 0);
-  const cells = [];
-  const body = rows.map((from, r) => {
-    const own = asked.map((to, c) => {
+  const cells = rows.map((from, r) =>
+    asked.map((to, c) => {
       const words = `${from[0]} → ${to[0]}: ${weights[r][c].toFixed(3)}`;
       const [, start, end] = direction === "speech_to_text" ? from : to;
       const tell = () => ((readout.textContent = words), sound.light(start, end));
       const on = { onfocus: tell, onpointerenter: tell, onclick: () => start !== null && sound.play(start, end) };
       return make("td", { style: `--share: ${share(weights[r][c])}`, "aria-label": words, ...on });
-    });
-    cells.push(...own);
-    return make("tr", {}, make("th", { scope: "row" }, from[0]), ...own);
-  });
-  rove(cells, numColumns);
+    }),
+  );
+  const body = rows.map(([label], r) => make("tr", {}, make("th", { scope: "row" }, label), ...cells[r]));
+  rove(cells.flat(), numColumns);
   readout.textContent =
     `A row sums to 1, so that an even look is ${(1 / numColumns).toFixed(3)}; ` +
     `from ${least.toFixed(3)} (faint) to ${most.toFixed(3)} (strong). Point at a cell for its weight.`;
