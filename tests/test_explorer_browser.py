@@ -70,6 +70,12 @@ def frames(num: int) -> list[list[Any]]:
     return [[f"{i * 0.02:.2f} s", i * 0.02, i * 0.02 + 0.02] for i in range(num)]
 
 
+TIERS = {
+    "word": [[0.0, 0.3, "hi", 0], [0.3, 0.7, "there", 0], [0.7, 0.9, "", 1]],
+    "phone": [[0.0, 0.1, "HH", 0], [0.1, 0.3, "AY1", 0], [0.3, 0.5, "DH", 0], [0.5, 0.7, "EH1 R", 0]],
+}
+
+
 def listed(tab: Any) -> list[str]:
     return tab.locator("#list b").all_text_contents()
 
@@ -231,6 +237,24 @@ def test_pointing_at_the_heatmap_lights_the_word_in_time(browser: Any, page: Pat
     with opened(browser, page) as tab:
         tab.locator(".heatmap tbody tr").nth(2).locator("td").first.hover()
         assert tab.locator(".segment.lit").all_text_contents() == ["word", "W ER1 D", "W", "ER1", "D"]
+
+
+@pytest.mark.parametrize(("num_words", "num_tokens", "what"), [(0, 2, "words"), (2, 0, "tokens")])
+def test_where_nothing_was_to_be_looked_at_it_is_said(
+    browser: Any, page: Path, tmp_path: Path, num_words: int, num_tokens: int, what: str
+) -> None:
+    words = [["hi", 0.0, 0.3], ["there", 0.3, 0.7]][:num_words]
+    detail = {"duration_s": 0.9, "tiers": TIERS, "attention": {"0": looks_of("word", words, num_tokens)}}
+    data = [head_of("head", [0])], [utterance_of("u", [said_of([[0.2, 0.8]])], detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        for label in ("speech looks at tokens", "tokens look at speech"):
+            tab.get_by_label("Direction").select_option(label=label)
+            assert tab.locator(".heatmap").count() == 0
+            assert (
+                tab.locator("p.hint").last.text_content()
+                == f"There was nothing to look at: the utterance has no {what}."
+            )
+            assert tab.locator(".readout").last.text_content() == ""
 
 
 def test_a_long_utterance_over_frames_is_opened(browser: Any, page: Path, tmp_path: Path) -> None:

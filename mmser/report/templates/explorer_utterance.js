@@ -200,6 +200,11 @@ function heatmap(looks, { map, direction, of }, readout, sound) {
   const weight = (r, c) => heads.reduce((sum, h) => sum + at(h, r, c), 0) / heads.length;
   const speech = looks.speech[map.split(".")[0]];
   const tokens = looks.tokens.map((token) => [token, null, null]);
+  readout.textContent = "";
+  if (!speech.length || !tokens.length) {
+    const lacking = [!speech.length && `${map.split(".")[0]}s`, !tokens.length && "tokens"].filter(Boolean).join(" and no ");
+    return make("p", { class: "hint" }, `There was nothing to look at: the utterance has no ${lacking}.`);
+  }
   // where only the last state asks, it alone has a row
   const [asking, asked] = direction === "speech_to_text" ? [speech, tokens] : [tokens, speech];
   const rows = asking.slice(asking.length - numRows);
