@@ -239,6 +239,17 @@ def test_pointing_at_the_heatmap_lights_the_word_in_time(browser: Any, page: Pat
         assert tab.locator(".segment.lit").all_text_contents() == ["word", "W ER1 D", "W", "ER1", "D"]
 
 
+def test_pointing_at_a_frame_lights_what_it_lies_in(browser: Any, page: Path, tmp_path: Path) -> None:
+    detail = {"duration_s": 0.9, "tiers": TIERS, "attention": {"0": looks_of("frame", frames(45), 2)}}
+    data = [head_of("head", [0])], [utterance_of("u", [said_of([[0.2, 0.8]])], detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        rows = tab.locator(".heatmap tbody tr")
+        rows.nth(20).locator("td").first.hover()
+        assert tab.locator(".segment.lit").all_text_contents() == ["there", "DH"]
+        rows.nth(5).locator("td").first.hover()  # from 0.10 s: the segment that begins there, not the one that ends
+        assert tab.locator(".segment.lit").all_text_contents() == ["hi", "AY1"]
+
+
 @pytest.mark.parametrize(("num_words", "num_tokens", "what"), [(0, 2, "words"), (2, 0, "tokens")])
 def test_where_nothing_was_to_be_looked_at_it_is_said(
     browser: Any, page: Path, tmp_path: Path, num_words: int, num_tokens: int, what: str

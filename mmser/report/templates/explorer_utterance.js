@@ -58,9 +58,14 @@ function timeline(one) {
     rove(boxes);
     inner.append(make("div", { class: "tier", role: "group", "aria-label": `${tier}s` }, ...boxes));
   }
+  // what lies in it, and what it lies in: a frame is shorter than a phone
   const light = (start, end) => {
-    const within = ({ dataset }) => start !== null && dataset.start >= start && dataset.end <= end;
-    for (const box of inner.querySelectorAll(".segment")) box.classList.toggle("lit", within(box));
+    const middle = (start + end) / 2;
+    for (const box of inner.querySelectorAll(".segment")) {
+      const [from, to] = [Number(box.dataset.start), Number(box.dataset.end)];
+      const isLit = (from >= start && to <= end) || (from <= middle && middle < to);
+      box.classList.toggle("lit", start !== null && isLit);
+    }
   };
   const missing = wave ? null : make("p", { class: "hint" }, "The recording could not be read when this page was written.");
   return { parts: [make("div", { class: "scroll" }, inner), readout, missing, player].filter(Boolean), light, play };
