@@ -71,6 +71,7 @@ def test_embedded_predictions_are_those_of_the_run(study: Study, data: dict[str,
                 row = written.loc[(names[i][1], one["id"], seed)]
                 assert p == pytest.approx([row[f"p_{label}"] for label in head["labels"]], abs=5.1e-5)
                 assert (one["said"][i]["fold"], one["truth"]) == (row["fold"], row["truth"])
+                assert head["labels"][one["said"][i]["classes"][head["seeds"].index(seed)]] == row["prediction"]
                 seen += 1
     assert seen == len(written) == 4 * 6 * 2
 
@@ -205,6 +206,14 @@ def test_mistakes_come_first_the_surest_ahead_and_the_classes_in_turn() -> None:
     assert answers_of(truth, said).most_telling() == ["u2", "u4", "u1", "u6", "u0", "u3", "u5"]
 
 
+def test_classes_are_of_posteriors_as_they_are() -> None:
+    said = answers_of(["wild"] * 3, [[0.49999, 0.50001], [0.5, 0.5], [np.nan, np.nan]])
+    row = explorer._said(said)["u0"]
+    assert row == {"fold": "a", "p": [[0.5, 0.5]], "r": [[]], "classes": [1], "class_of_mean": 1}
+    assert said.prediction_by_seed.tolist() == [[1], [0], [-1]]
+    assert said.prediction.tolist() == [1, 0, -1]
+
+
 def test_of_ratings_the_largest_errors_come_first() -> None:
     rated = answers_of(
         ["", "", ""],
@@ -215,6 +224,7 @@ def test_of_ratings_the_largest_errors_come_first() -> None:
         ratings=np.array([[[1.5], [1.5]], [[4.0], [5.0]], [[3.0], [1.0]]]),
     )
     assert rated.most_telling() == ["u1", "u2", "u0"]
+    assert rated.prediction.tolist() == [-1, -1, -1]
 
 
 def test_heads_are_called_as_in_the_report(study: Study, tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """The explorer in a browser: found, filtered, read and heard as a user does it, without a network or a complaint."""
 
+import base64
+import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from browser import opened
 from small_cache import make_rows, write_cache
@@ -13,6 +19,7 @@ from small_study import COATTENTION, SCRIPT, Study
 from mmser.cache import Cache
 from mmser.report.explorer import write_explorer
 from mmser.report.explorer_answers import read_answers
+from mmser.report.explorer_attention import STEPS
 from mmser.train.apply import apply
 from mmser.train.run import train_head
 
@@ -24,6 +31,49 @@ def page(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "explorer.html"
     write_explorer([study.fusion, study.coattention], study.cache, path, with_audio=True)
     return path
+
+
+def with_data(page: Path, path: Path, heads: list[dict[str, Any]], utterances: list[dict[str, Any]]) -> Path:
+    """The page with other data, as no run folder of a test would have them."""
+    data = json.dumps({"heads": heads, "utterances": utterances})
+    script = '<script id="data" type="application/json">'
+    text = re.sub(f"{script}.*?</script>", lambda _: f"{script}{data}</script>", page.read_text("utf-8"), count=1)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def head_of(name: str, seeds: list[int]) -> dict[str, Any]:
+    return {"name": name, "labels": ["calm", "wild"], "dimensions": [], "seeds": seeds, "figure": "UA", "score": 0.5}
+
+
+def utterance_of(uid: str, said: list[Any], detail: Any = None) -> dict[str, Any]:
+    about = {"id": uid, "text": "hi there", "truth": "wild", "ratings": {}, "fields": {}}
+    return {**about, "said": said, "detail": detail}
+
+
+def said_of(p: list[list[float | None]]) -> dict[str, Any]:
+    classes = [-1 if row[0] is None else int(np.argmax(row)) for row in p]
+    return {"fold": "f", "p": p, "r": [[]] * len(p), "classes": classes, "class_of_mean": max(classes)}
+
+
+def looks_of(granularity: str, states: list[list[Any]], num_tokens: int) -> dict[str, Any]:
+    """Weights of one attention head that looks evenly."""
+    n = len(states)
+    maps = {}
+    for name, shape in (("speech_to_text", (1, n, num_tokens)), ("text_to_speech", (1, num_tokens, n))):
+        values = np.full(shape, STEPS // max(shape[2], 1), np.uint16)
+        maps[f"{granularity}.0.{name}"] = {"shape": shape, "values": base64.b64encode(values.tobytes()).decode()}
+    return {"speech": {granularity: states}, "tokens": [f"t{i}" for i in range(num_tokens)], "maps": maps}
+
+
+def frames(num: int) -> list[list[Any]]:
+    return [[f"{i * 0.02:.2f} s", i * 0.02, i * 0.02 + 0.02] for i in range(num)]
+
+
+TIERS = {
+    "word": [[0.0, 0.3, "hi", 0], [0.3, 0.7, "there", 0], [0.7, 0.9, "", 1]],
+    "phone": [[0.0, 0.1, "HH", 0], [0.1, 0.3, "AY1", 0], [0.3, 0.5, "DH", 0], [0.5, 0.7, "EH1 R", 0]],
+}
 
 
 def listed(tab: Any) -> list[str]:
@@ -106,6 +156,56 @@ def test_probabilities_are_those_of_the_seed_chosen(browser: Any, page: Path, st
                 assert row[3] == "eve"
 
 
+def test_a_lead_that_four_digits_do_not_show_is_a_lead(browser: Any, study: Study, tmp_path: Path) -> None:
+    shutil.copytree(study.coattention, tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    close = {("u0", 0): 0.50001, ("u0", 1): 0.49998, ("u1", 0): 0.50001, ("u1", 1): 0.50001}
+    for (uid, seed), p in close.items():
+        own = (table["utterance_id"] == uid) & (table["seed"] == seed)
+        table.loc[own, ["p_calm", "p_wild"]] = [1 - p, p]
+    table.to_csv(tmp_path / "run" / "predictions.csv", index=False)
+    write_explorer([tmp_path / "run"], study.cache, tmp_path / "explorer.html", limit=0)
+    with opened(browser, tmp_path / "explorer.html") as tab:
+        for uid, wanted in {"u0": ["calm ✓", "wild ✗", "calm ✓"], "u1": ["wild ✓"] * 3}.items():
+            open_utterance(tab, uid)
+            for seed, want in zip(("mean over seeds", "seed 0", "seed 1"), wanted, strict=True):
+                tab.get_by_label("Predictions,").select_option(label=seed)
+                assert tab.text_content(".classes td.says") == want
+                assert (
+                    tab.locator(".classes thead th").nth(2 + (want[:4] == "wild")).text_content().startswith(want[:4])
+                )
+                best = tab.locator(".classes tbody td.best")
+                assert best.count() == 1
+                assert best.evaluate("own => own.cellIndex") == 2 + (want[:4] == "wild")
+        tab.select_option("#wrong", "any")
+        assert not {"u0", "u1"} & set(listed(tab))
+
+
+def test_no_seed_no_number_and_no_test_are_told_apart(browser: Any, page: Path, tmp_path: Path) -> None:
+    heads = [head_of("two", [0, 1]), head_of("one", [0]), head_of("none", [0]), head_of("diverged", [0, 1])]
+    said = [said_of([[0.2, 0.8], [0.3, 0.7]]), said_of([[0.2, 0.8]]), None, said_of([[0.2, 0.8], [None, None]])]
+    with opened(browser, with_data(page, tmp_path / "page.html", heads, [utterance_of("u", said)])) as tab:
+        says = tab.locator(".classes td.says")
+        assert says.all_text_contents() == ["wild ✓", "wild ✓", "not tested", "wild ✓"]
+        tab.get_by_label("Predictions,").select_option(label="seed 1")
+        assert says.all_text_contents() == ["wild ✓", "no such seed", "not tested", "no number"]
+
+
+def test_a_rated_utterance_says_why_a_head_has_no_answer(browser: Any, page: Path, tmp_path: Path) -> None:
+    rated = {"labels": [], "dimensions": ["valence"], "figure": "CCC"}
+    heads = [{**head_of("two", [0, 1]), **rated}, {**head_of("one", [0]), **rated}]
+    said = [
+        {"fold": "f", "p": [[]] * len(r), "r": r, "classes": [-1] * len(r), "class_of_mean": -1}
+        for r in ([[1.0], [-0.001]], [[1.5]])
+    ]
+    one = {**utterance_of("u", said), "truth": "", "ratings": {"valence": 2.0}}
+    with opened(browser, with_data(page, tmp_path / "page.html", heads, [one])) as tab:
+        tab.get_by_label("Predictions,").select_option(label="seed 1")
+        rows = tab.locator(".ratings tbody tr")
+        assert rows.locator("th").all_text_contents() == ["true", "two", "one no such seed"]
+        assert rows.locator("td").all_text_contents() == ["2.00", "0.00", "–"]
+
+
 def test_heatmap_tells_the_weights_that_the_head_gives(browser: Any, page: Path, study: Study) -> None:
     found = apply(study.coattention / "heads/coattention-fold1-seed0", study.cache, ["u3"], attention=True)
     assert found.attention is not None
@@ -137,6 +237,46 @@ def test_pointing_at_the_heatmap_lights_the_word_in_time(browser: Any, page: Pat
     with opened(browser, page) as tab:
         tab.locator(".heatmap tbody tr").nth(2).locator("td").first.hover()
         assert tab.locator(".segment.lit").all_text_contents() == ["word", "W ER1 D", "W", "ER1", "D"]
+
+
+def test_pointing_at_a_frame_lights_what_it_lies_in(browser: Any, page: Path, tmp_path: Path) -> None:
+    detail = {"duration_s": 0.9, "tiers": TIERS, "attention": {"0": looks_of("frame", frames(45), 2)}}
+    data = [head_of("head", [0])], [utterance_of("u", [said_of([[0.2, 0.8]])], detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        rows = tab.locator(".heatmap tbody tr")
+        rows.nth(20).locator("td").first.hover()
+        assert tab.locator(".segment.lit").all_text_contents() == ["there", "DH"]
+        rows.nth(5).locator("td").first.hover()  # from 0.10 s: the segment that begins there, not the one that ends
+        assert tab.locator(".segment.lit").all_text_contents() == ["hi", "AY1"]
+
+
+@pytest.mark.parametrize(("num_words", "num_tokens", "what"), [(0, 2, "words"), (2, 0, "tokens")])
+def test_where_nothing_was_to_be_looked_at_it_is_said(
+    browser: Any, page: Path, tmp_path: Path, num_words: int, num_tokens: int, what: str
+) -> None:
+    words = [["hi", 0.0, 0.3], ["there", 0.3, 0.7]][:num_words]
+    detail = {"duration_s": 0.9, "tiers": TIERS, "attention": {"0": looks_of("word", words, num_tokens)}}
+    data = [head_of("head", [0])], [utterance_of("u", [said_of([[0.2, 0.8]])], detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        for label in ("speech looks at tokens", "tokens look at speech"):
+            tab.get_by_label("Direction").select_option(label=label)
+            assert tab.locator(".heatmap").count() == 0
+            assert (
+                tab.locator("p.hint").last.text_content()
+                == f"There was nothing to look at: the utterance has no {what}."
+            )
+            assert tab.locator(".readout").last.text_content() == ""
+
+
+def test_a_long_utterance_over_frames_is_opened(browser: Any, page: Path, tmp_path: Path) -> None:
+    states = frames(1400)
+    detail = {"duration_s": 28.0, "tiers": {}, "attention": {"0": looks_of("frame", states, 90)}}
+    said = [said_of([[0.2, 0.8]])]
+    data = [head_of("head", [0])], [utterance_of("short", said), utterance_of("long", said, detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        open_utterance(tab, "long")
+        assert tab.locator(".heatmap tbody td").count() == 90 * 1400
+        assert "even look is 0.011; from 0.011 (faint) to 0.011 (strong)" in tab.locator(".readout").last.text_content()
 
 
 def test_a_segment_is_played_and_playing_stops_at_its_end(browser: Any, page: Path) -> None:

@@ -15,17 +15,18 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 from small_ablation import CELLS, LABEL, ROWS
-from small_cache import write_cache
+from small_cache import make_rows, write_cache
 from test_cli_train import mmser
 from test_runs import brute_force
 
 from mmser.errors import ProtocolError
 from mmser.metrics import unweighted_average_recall
-from mmser.report.examine import examine
+from mmser.report.examine import Dataset, Examined, examine
 from mmser.report.heads import course, head_folders, layer_weights
 from mmser.report.page import figures_of
 from mmser.report.read import Study, read_study
 from mmser.report.run import write_report
+from mmser.report.scores import over_granularities, over_layers
 from mmser.report.tables import latex_of, markdown_of, table_of
 from mmser.statistics import holm
 from mmser.train.options import Experiment, Training
@@ -180,6 +181,26 @@ def test_latex_and_markdown_print_names_as_they_are(ablation: Path) -> None:
     assert r"Failed: broken: no word states \<b\>" in markdown
 
 
+def test_what_is_no_number_has_empty_cells_and_zero_no_minus(study: Study) -> None:
+    row, nan = study.row("both"), np.nan
+    (rated,) = row.ratings
+    assert row.line is not None
+    line = replace(row.line, interval=replace(row.line.interval, low=nan, high=nan))
+    diverged = replace(rated, ccc=nan, interval=replace(rated.interval, low=nan, high=nan), ccc_by_seed=(nan, nan))
+    small = replace(rated, ccc=-0.0003, interval=replace(rated.interval, low=-0.12, high=-0.0004))
+    rows = [replace(row, name=name, line=line, ratings=(own,)) for name, own in (("x-1", diverged), ("y", small))]
+    examined = [Examined(own, Dataset(9, {}, {}), {}, {}) for own in rows]
+    table = table_of(study, examined, rows[0])
+    cells = [cell for own in table.rows for cell in own]
+    assert all(cell.value is None or isinstance(cell.value, str) or np.isfinite(cell.value) for cell in cells)
+    assert [[cell.text for cell in own[6:8]] for own in table.rows] == [["–", "–"], ["0.000", "-0.120 to 0.000"]]
+    assert "$-$0.120 to 0.000" in latex_of(table)
+    shown = [text for drawing in figures_of(examined)[0].drawings for own in drawing.rows for text in own]
+    for text in (*(cell.text for cell in cells), markdown_of(table), latex_of(table), *shown):
+        assert "nan" not in text
+        assert "-0.000" not in text
+
+
 def test_figures_hold_the_numbers_of_the_runs(study: Study) -> None:
     figures = {figure.key: figure for figure in figures_of(examine(study, study.rows[0]))}
     assert list(figures) == ["intervals", "layer", "granularity", "confusion", "speakers", "weights", "training"]
@@ -200,6 +221,40 @@ def test_figures_hold_the_numbers_of_the_runs(study: Study) -> None:
     place = [one.name for one in study.rows].index(row.name)
     recalls = [balanced_accuracy_score(part["truth"], part["prediction"]) for _, part in own.groupby("speaker")]
     assert speakers.data[0]["z"][place] == pytest.approx(recalls)
+
+
+def test_no_line_joins_rows_of_unlike_caches(tmp_path: Path) -> None:
+    one = Experiment(head="speech-probe", seeds=1, settings={"hidden": 4}, training=Training(epochs=1, batch_size=16))
+    few = make_rows()[lambda rows: rows["speaker"] != "s1"]  # as from another corpus
+    caches = [write_cache(tmp_path / "first"), write_cache(tmp_path / "other", few)]
+    caches.append(write_cache(tmp_path / "moved" / "other", few[1:]))
+    asked = [replace(one, layer=layer, granularity=unit) for layer in "49" for unit in ("word", "utterance")]
+    for i, cache in enumerate(caches):
+        for experiment in asked:
+            train_head(cache, experiment, tmp_path / f"runs/{i} {experiment.layer} {experiment.granularity}")
+    study = read_study(tmp_path / "runs")
+    examined = {own.row.name: own for own in examine(study, study.rows[0])}
+    apart = [examined["0 4 word"], examined["1 9 word"]]
+    assert over_layers(apart) is None
+    assert over_granularities([examined["0 4 word"], examined["1 4 utterance"]]) is None
+    crossed = [own for name, own in examined.items() if name.startswith(("0", "1")) and "word" in name]
+    figure = over_layers(crossed)
+    assert figure is not None
+    (drawn,) = figure.drawings
+    assert [row[:2] for row in drawn.rows] == [
+        (f"speech-probe cache {name}", layer) for name in ("first", "other") for layer in "49"
+    ]
+    assert [line["x"] for line in drawn.data] == [["4", "9", None]] * 2
+    # of two caches that are called alike, the runs' names tell
+    figure = over_layers([own for name, own in examined.items() if name[0] != "0" and "word" in name])
+    assert figure is not None
+    assert len({row[0] for row in figure.drawings[0].rows}) == 2
+    figure = over_granularities([own for name, own in examined.items() if name.startswith(("0 4", "1 4"))])
+    assert figure is not None
+    assert [line["name"] for line in figure.drawings[0].data] == [
+        "speech-probe cache first",
+        "speech-probe cache other",
+    ]
 
 
 def test_ratings_have_figures_of_their_own(ablation: Path, study: Study, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Colours read on white and on black: whatever is neither a line nor a dot is left
 """
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,9 +110,11 @@ def heatmap(values: Sequence[Sequence[Any]], texts: Sequence[Sequence[str]], sho
 
 
 def digits(value: float | None) -> str:
-    """A figure as the tables have it.
+    """A figure as the tables have it: none without a number, and no minus before zero.
 
-    >>> digits(0.5), digits(None), digits(float("nan"))
-    ('0.500', '–', '–')
+    >>> digits(0.5), digits(None), digits(float("nan")), digits(-0.0003)
+    ('0.500', '–', '–', '0.000')
     """
-    return "–" if value is None or value != value else f"{value:.3f}"
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{round(float(value), 3) + 0.0:.3f}"  # -0.0 + 0.0 is 0.0

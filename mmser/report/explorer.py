@@ -165,9 +165,19 @@ def _data(heads: Sequence[Answers], utterances: Mapping[str, Utterance], details
 
 
 def _said(answers: Answers) -> dict[str, dict[str, Any]]:
-    """Fold, posteriors (S, C) and ratings (S, K) of each utterance."""
-    columns = answers.ids, answers.folds, _numbers(answers.posteriors), _numbers(answers.ratings)
-    return {uid: {"fold": fold, "p": p, "r": r} for uid, fold, p, r in zip(*columns, strict=True)}
+    """Fold, posteriors (S, C), ratings (S, K), classes (S,) and that of the mean posteriors of each utterance.
+
+    Classes are of the posteriors as they are: those of the page are rounded, and may be even where these are not.
+    """
+    columns = {
+        "fold": answers.folds,
+        "p": _numbers(answers.posteriors),
+        "r": _numbers(answers.ratings),
+        "classes": answers.prediction_by_seed.tolist(),
+        "class_of_mean": answers.prediction.tolist(),
+    }
+    rows = zip(*columns.values(), strict=True)
+    return {uid: dict(zip(columns, row, strict=True)) for uid, row in zip(answers.ids, rows, strict=True)}
 
 
 def _numbers(values: NDArray[np.float64]) -> Any:

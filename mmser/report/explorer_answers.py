@@ -51,7 +51,12 @@ class Answers:
     @cached_property
     def prediction(self) -> NDArray[np.int64]:
         """(n,) the class with the highest mean posterior; -1 where there is none."""
-        return np.where(np.isnan(self.mean_posteriors).any(1), -1, self.mean_posteriors.argmax(1))
+        return _largest(self.mean_posteriors)
+
+    @cached_property
+    def prediction_by_seed(self) -> NDArray[np.int64]:
+        """(n, S) the class with the highest posterior; -1 where a head gave no number."""
+        return _largest(self.posteriors)
 
     @cached_property
     def number_of_truth(self) -> NDArray[np.int64]:
@@ -170,6 +175,13 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     there = np.isfinite(values)
     total = np.where(there, values, 0.0).sum(1)
     return np.where(there.any(1), total / np.maximum(there.sum(1), 1), np.nan)
+
+
+def _largest(posteriors: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(..., C) to (...): the number of the largest; -1 where there are no classes, or not only numbers."""
+    if not posteriors.shape[-1]:
+        return np.full(posteriors.shape[:-1], -1)
+    return np.where(np.isfinite(posteriors).all(-1), posteriors.argmax(-1), -1)
 
 
 def _numbers(table: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:

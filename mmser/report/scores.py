@@ -1,7 +1,7 @@
 """Figures of how good rows are: intervals and seeds, and UA and CCC over layers and granularities."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ class Scored:
 
 Order = Callable[[str], tuple[Any, ...]]
 """From an option's value to where it belongs on an axis; the first is True of what is no step of a scale."""
+
+_ALIKE = {"layer": ("cache", "shards"), "granularity": ("cache",)}
+"""What rows of one line share beside their options, by axis; other granularities are read from other shards."""
 
 
 def measured(examined: Sequence[Examined]) -> dict[str, list[Scored]]:
@@ -84,10 +87,10 @@ def _dots(x: Sequence[float], y: Sequence[float], labels: Sequence[str]) -> dict
 
 
 def over_layers(examined: Sequence[Examined]) -> Figure | None:
-    """UA and CCC over speech layers, of rows that differ in nothing else."""
+    """UA and CCC over speech layers, of rows of one cache that differ in nothing else."""
     text = (
-        "Rows that differ in nothing but the speech layer are joined. Layer 0 is the input of the first block, -1 the "
-        "last that is stored, mix a learned sum. Bars are 95 % intervals."
+        "Rows of one cache that differ in nothing but the speech layer are joined. Layer 0 is the input of the first "
+        "block, -1 the last that is stored, mix a learned sum. Bars are 95 % intervals."
     )
     return _over(examined, "layer", "Over layers", text, _order_of_layer)
 
@@ -97,10 +100,10 @@ def _order_of_layer(layer: str) -> tuple[Any, ...]:
 
 
 def over_granularities(examined: Sequence[Examined]) -> Figure | None:
-    """UA and CCC over granularities, of rows that differ in nothing else."""
+    """UA and CCC over granularities, of rows of one cache that differ in nothing else."""
     text = (
-        "Rows that differ in nothing but the unit over which speech is pooled are joined, from the finest unit to the "
-        "coarsest. Bars are 95 % intervals."
+        "Rows of one cache that differ in nothing but the unit over which speech is pooled are joined, from the finest "
+        "unit to the coarsest. Bars are 95 % intervals."
     )
     return _over(examined, "granularity", "Over granularities", text, _order_of_granularity)
 
@@ -117,11 +120,11 @@ def _over(examined: Sequence[Examined], axis: str, title: str, text: str, order:
 
 
 def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -> Drawing | None:
-    """A line for each set of rows that share all options but one; None where there is no such set."""
+    """A line for each set of rows of one cache that share all options but one; None where there is no such set."""
     groups: dict[str, list[Scored]] = {}
     for own in rows:
         if not own.row.is_member and not own.row.experiment.get("try_layers"):
-            groups.setdefault(_without(own.row.experiment, axis), []).append(own)
+            groups.setdefault(_without(own.row, axis), []).append(own)
     shared = [
         sorted(group, key=lambda own: order(own.row.experiment[axis]))
         for group in groups.values()
@@ -129,7 +132,7 @@ def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -
     ]
     if not shared:
         return None
-    names = _told_apart([group[0].row.experiment for group in shared], axis)
+    names = _told_apart([group[0].row for group in shared], axis)
     ticks = sorted({own.row.experiment[axis] for group in shared for own in group}, key=order)
     layout = {
         "height": 380,
@@ -158,13 +161,20 @@ def _joined(group: Sequence[Scored], name: str, number: int, axis: str, order: O
     return {**line(x, y, name, number), "error_y": bars}
 
 
-def _without(experiment: Mapping[str, Any], axis: str) -> str:
-    return json.dumps({name: value for name, value in experiment.items() if name != axis}, sort_keys=True)
+def _without(row: Row, axis: str) -> str:
+    """All that a row shares with those on its line: its options but one, and what it was trained on."""
+    options = {name: value for name, value in row.experiment.items() if name != axis}
+    return json.dumps([options, *(row.config[name] for name in _ALIKE[axis])], sort_keys=True)
 
 
-def _told_apart(experiments: Sequence[Mapping[str, Any]], axis: str) -> list[str]:
-    """A name for each experiment: its head, and the other options in which they differ."""
-    flat = [{**own["training"], **own["settings"], **own} for own in experiments]
+def _told_apart(rows: Sequence[Row], axis: str) -> list[str]:
+    """A name for each line by its first row: the head, and the cache and other options in which the lines differ."""
+    flat = [
+        {"cache": row.config["cache"], **row.experiment["training"], **row.experiment["settings"], **row.experiment}
+        for row in rows
+    ]
     fields = dict.fromkeys(name for own in flat for name in own if name not in ("head", axis, "settings", "training"))
     varied = [name for name in fields if len({str(own.get(name)) for own in flat}) > 1]
-    return [" ".join([own["head"], *(f"{name} {own[name]}" for name in varied if name in own)]) for own in flat]
+    names = [" ".join([own["head"], *(f"{name} {own[name]}" for name in varied if name in own)]) for own in flat]
+    # caches of one name in different folders, or one cache before and after it grew
+    return [f"{name} ({row.label})" if names.count(name) > 1 else name for name, row in zip(names, rows, strict=True)]

@@ -1,15 +1,17 @@
 """The table of a report: for people (page, Markdown, LaTeX) and for programs (CSV)."""
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from mmser.report.drawing import digits
 from mmser.report.examine import Examined
 from mmser.report.read import Row, Study
+from mmser.statistics import Interval
 from mmser.train.results import RatingLine
 
 _SMALLEST_P = 0.001
@@ -21,7 +23,7 @@ class Cell(NamedTuple):
 
     text: str
     value: float | str | None
-    """None sorts last."""
+    """None sorts last; NaN would sort nowhere."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,20 @@ def _of_classes(one: Examined, baseline: Row) -> tuple[Cell, ...]:
     line = one.row.line
     if line is None:
         return (_EMPTY,) * 5
-    interval = Cell(f"{line.interval.low:.3f} to {line.interval.high:.3f}", line.interval.low)
-    return (_number(line.ua), interval, _number(line.wa), _number(line.macro_f1), _p(one, baseline, "UA"))
+    return (
+        _number(line.ua),
+        _interval(line.interval),
+        _number(line.wa),
+        _number(line.macro_f1),
+        _p(one, baseline, "UA"),
+    )
 
 
 def _of_dimension(one: Examined, baseline: Row, name: str) -> tuple[Cell, ...]:
     line = _rating(one.row, name)
     if line is None:
         return (_EMPTY,) * 3
-    interval = Cell(f"{line.interval.low:.3f} to {line.interval.high:.3f}", line.interval.low)
-    return (_number(line.ccc), interval, _p(one, baseline, f"CCC of {name}"))
+    return (_number(line.ccc), _interval(line.interval), _p(one, baseline, f"CCC of {name}"))
 
 
 def _rating(row: Row, dimension: str) -> RatingLine | None:
@@ -88,7 +94,14 @@ _EMPTY = Cell("–", None)
 
 
 def _number(value: float) -> Cell:
-    return Cell(f"{value:.3f}", value) if np.isfinite(value) else _EMPTY
+    return Cell(digits(value), value) if np.isfinite(value) else _EMPTY
+
+
+def _interval(found: Interval) -> Cell:
+    """Both bounds, sorted by the lower one; empty where answers are not finite and so have none."""
+    if not np.isfinite([found.low, found.high]).all():
+        return _EMPTY
+    return Cell(f"{digits(found.low)} to {digits(found.high)}", found.low)
 
 
 def _p(one: Examined, baseline: Row, figure: str) -> Cell:
@@ -97,7 +110,7 @@ def _p(one: Examined, baseline: Row, figure: str) -> Cell:
     if figure not in one.differences:
         return Cell("–" if one.not_compared is None else "not comparable", None)
     p = one.differences[figure].p_holm
-    return Cell(f"< {_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}", p)
+    return Cell(f"< {_SMALLEST_P}" if p < _SMALLEST_P else digits(p), p)
 
 
 def _count(row: Row) -> Cell:
@@ -236,16 +249,16 @@ _LATEX = {
 def latex_of(table: Table) -> str:
     """The table for a paper, for the package booktabs."""
     lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\toprule"]
-    lines += [_ampersands(table.columns), r"\midrule"]
-    lines += [_ampersands([cell.text for cell in row]) for row in table.rows]
+    lines += [_ampersands(map(_latex, table.columns)), r"\midrule"]
+    lines += [_ampersands([_latex(row[0].text), *(_latex_figure(cell.text) for cell in row[1:])]) for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% {' '.join(note.split())}" for note in table.notes]
     lines += [f"% Failed: {' '.join(f'{name}: {reason}'.split())}" for name, reason in table.failed]
     return "\n".join(lines) + "\n"
 
 
-def _ampersands(texts: Sequence[str]) -> str:
-    return " & ".join(map(_latex, texts)) + r" \\"
+def _ampersands(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def _latex(text: str) -> str:
@@ -255,3 +268,12 @@ def _latex(text: str) -> str:
     a\_b\&c\%
     """
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _latex_figure(text: str) -> str:
+    """A cell of figures: a minus before a number, where LaTeX would print a hyphen.
+
+    >>> _latex_figure("-0.120 to 0.100")
+    '$-$0.120 to 0.100'
+    """
+    return re.sub(r"(?<!\S)-(?=\d)", "$-$", _latex(text))

@@ -60,12 +60,23 @@ function answer(utterance, head, kind, seed = "") {
   return mean(seed === "" ? rows : rows.filter((_, i) => String(data.heads[head].seeds[i]) === seed));
 }
 
-const largest = (p) => p.indexOf(Math.max(...p));
+/** The class, by number, that a head said of an utterance: of one seed, or the mean where seed is ""; -1 for none. */
+function classSaid(utterance, head, seed = "") {
+  const said = utterance.said[head];
+  if (!said) return -1;
+  return seed === "" ? said.class_of_mean : (said.classes[data.heads[head].seeds.indexOf(Number(seed))] ?? -1);
+}
 
-/** Whether a head (its mean over seeds) is wrong of an utterance; null where that cannot be said. */
-function isWrong(utterance, head) {
-  const p = utterance.truth ? answer(utterance, head, "p") : null;
-  return p && p.length ? data.heads[head].labels[largest(p)] !== utterance.truth : null;
+/** Why a head has no answer of an utterance. */
+function whyNone(utterance, head, seed) {
+  if (!utterance.said[head]) return "not tested";
+  return seed === "" || data.heads[head].seeds.includes(Number(seed)) ? "no number" : "no such seed";
+}
+
+/** Whether a head is wrong of an utterance; null where that cannot be said. */
+function isWrong(utterance, head, seed = "") {
+  const said = classSaid(utterance, head, seed);
+  return utterance.truth && said >= 0 ? data.heads[head].labels[said] !== utterance.truth : null;
 }
 
 for (const utterance of data.utterances) {

@@ -58,9 +58,14 @@ function timeline(one) {
     rove(boxes);
     inner.append(make("div", { class: "tier", role: "group", "aria-label": `${tier}s` }, ...boxes));
   }
+  // what lies in it, and what it lies in: a frame is shorter than a phone
   const light = (start, end) => {
-    const within = ({ dataset }) => start !== null && dataset.start >= start && dataset.end <= end;
-    for (const box of inner.querySelectorAll(".segment")) box.classList.toggle("lit", within(box));
+    const middle = (start + end) / 2;
+    for (const box of inner.querySelectorAll(".segment")) {
+      const [from, to] = [Number(box.dataset.start), Number(box.dataset.end)];
+      const isLit = (from >= start && to <= end) || (from <= middle && middle < to);
+      box.classList.toggle("lit", start !== null && isLit);
+    }
   };
   const missing = wave ? null : make("p", { class: "hint" }, "The recording could not be read when this page was written.");
   return { parts: [make("div", { class: "scroll" }, inner), readout, missing, player].filter(Boolean), light, play };
@@ -111,16 +116,16 @@ function classTables(one, seed) {
 function classRow(one, i, seed) {
   const head = data.heads[i];
   const p = answer(one, i, "p", seed);
-  const best = p ? largest(p) : -1;
-  const right = one.truth && p ? head.labels[best] === one.truth : null;
+  const best = classSaid(one, i, seed);
+  const wrong = isWrong(one, i, seed);
   const cells = head.labels.map((_, k) => {
     const value = p ? p[k].toFixed(3) : "–";
     return make("td", { class: k === best ? "best" : null, style: `--share: ${p ? p[k] : 0}` }, value);
   });
-  const said = p ? head.labels[best] + { true: " ✓", false: " ✗", null: "" }[right] : "not tested";
+  const said = p ? head.labels[best] + { true: " ✗", false: " ✓", null: "" }[wrong] : whyNone(one, i, seed);
   const name = make("th", { scope: "row" }, head.name, make("small", {}, figure(head)));
   const fold = make("td", { class: "fold" }, one.said[i] ? one.said[i].fold : "");
-  return make("tr", {}, name, make("td", { class: `says ${right === false ? "wrong" : ""}` }, said), ...cells, fold);
+  return make("tr", {}, name, make("td", { class: `says ${wrong ? "wrong" : ""}` }, said), ...cells, fold);
 }
 
 const figure = (head) => (head.score === null ? "" : ` ${head.figure} ${head.score.toFixed(3)}`);
@@ -129,11 +134,14 @@ const figure = (head) => (head.score === null ? "" : ` ${head.figure} ${head.sco
 function ratingTables(one, seed) {
   const names = [...new Set(data.heads.flatMap((head) => head.dimensions))];
   if (!names.length) return [];
-  const cell = (value) => make("td", {}, value === null || value === undefined ? "–" : value.toFixed(2));
+  const written = (value) => value.toFixed(2).replace(/^-(?=[0.]+$)/, ""); // zero has no minus
+  const cell = (value) => make("td", {}, value === null || value === undefined ? "–" : written(value));
   const row = (name, values) => make("tr", {}, make("th", { scope: "row" }, ...name), ...values.map(cell));
   const rows = data.heads.flatMap((head, i) => {
-    const r = head.dimensions.length ? answer(one, i, "r", seed) : null;
-    return r ? [row([head.name], names.map((name) => r[head.dimensions.indexOf(name)]))] : [];
+    if (!head.dimensions.length) return [];
+    const r = answer(one, i, "r", seed);
+    const why = r ? [] : [make("small", {}, ` ${whyNone(one, i, seed)}`)];
+    return [row([head.name, ...why], names.map((name) => r?.[head.dimensions.indexOf(name)]))];
   });
   const truth = row(["true"], names.map((name) => one.ratings[name]));
   const top = make("tr", {}, make("th", { scope: "col" }, "ratings"), ...names.map((name) => make("th", { scope: "col" }, name)));
@@ -177,6 +185,16 @@ function attention(one, sound) {
   return [make("h3", {}, "Where co-attention looked"), controls, readout, place];
 }
 
+/** The least and the greatest of rows of numbers, which may be too many to be the arguments of one call. */
+function extremes(rows) {
+  let [least, most] = [Infinity, -Infinity];
+  for (const value of rows.flat()) {
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  return [least, most];
+}
+
 /** One map as a table: who looks in rows, at what in columns; a row's weights sum to 1. */
 function heatmap(looks, { map, direction, of }, readout, sound) {
   const { shape, values } = looks.maps[`${map}.${direction}`];
@@ -187,25 +205,28 @@ function heatmap(looks, { map, direction, of }, readout, sound) {
   const weight = (r, c) => heads.reduce((sum, h) => sum + at(h, r, c), 0) / heads.length;
   const speech = looks.speech[map.split(".")[0]];
   const tokens = looks.tokens.map((token) => [token, null, null]);
+  readout.textContent = "";
+  if (!speech.length || !tokens.length) {
+    const lacking = [!speech.length && `${map.split(".")[0]}s`, !tokens.length && "tokens"].filter(Boolean).join(" and no ");
+    return make("p", { class: "hint" }, `There was nothing to look at: the utterance has no ${lacking}.`);
+  }
   // where only the last state asks, it alone has a row
   const [asking, asked] = direction === "speech_to_text" ? [speech, tokens] : [tokens, speech];
   const rows = asking.slice(asking.length - numRows);
   const weights = rows.map((_, r) => asked.map((_, c) => weight(r, c)));
-  const [least, most] = [Math.min(...weights.flat()), Math.max(...weights.flat())];
+  const [least, most] = extremes(weights);
   const share = (value) => (most > least ? (value - least) / (most - least) : 0);
-  const cells = [];
-  const body = rows.map((from, r) => {
-    const own = asked.map((to, c) => {
+  const cells = rows.map((from, r) =>
+    asked.map((to, c) => {
       const words = `${from[0]} → ${to[0]}: ${weights[r][c].toFixed(3)}`;
       const [, start, end] = direction === "speech_to_text" ? from : to;
       const tell = () => ((readout.textContent = words), sound.light(start, end));
       const on = { onfocus: tell, onpointerenter: tell, onclick: () => start !== null && sound.play(start, end) };
       return make("td", { style: `--share: ${share(weights[r][c])}`, "aria-label": words, ...on });
-    });
-    cells.push(...own);
-    return make("tr", {}, make("th", { scope: "row" }, from[0]), ...own);
-  });
-  rove(cells, numColumns);
+    }),
+  );
+  const body = rows.map(([label], r) => make("tr", {}, make("th", { scope: "row" }, label), ...cells[r]));
+  rove(cells.flat(), numColumns);
   readout.textContent =
     `A row sums to 1, so that an even look is ${(1 / numColumns).toFixed(3)}; ` +
     `from ${least.toFixed(3)} (faint) to ${most.toFixed(3)} (strong). Point at a cell for its weight.`;
