@@ -12,6 +12,7 @@ from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.batch_norm import MaskedBatchNorm
 from mmser.heads.conditioned_states import Convolution
+from mmser.heads.dropout import KeyedDropout
 from mmser.heads.store import load_head, save_head
 
 BINS, WORDS, DIM, NARROW = 64, 7, 5, 1 / 32
@@ -143,6 +144,12 @@ def test_batch_norm_of_valid_frames_is_torchs_of_those_frames(relu: bool) -> Non
         torch.testing.assert_close(mine, other)
 
 
+def dropped(dropout: KeyedDropout, values: Tensor, key: Tensor | None) -> Tensor:
+    """As any dropout has it, of the elements that this one keeps."""
+    assert dropout.rate > 0
+    return values if key is None else values * dropout.keep(values.shape, key) / (1 - dropout.rate)
+
+
 @pytest.mark.parametrize(
     ("options", "places"),
     [
@@ -152,10 +159,13 @@ def test_batch_norm_of_valid_frames_is_torchs_of_those_frames(relu: bool) -> Non
         ({"conditioning": "single", "condition_at": "embedding"}, ["embedding"]),
     ],
 )
-def test_conditioning_adds_relu_of_a_projection_behind_each_block(options: dict, places: list[str]) -> None:
+@pytest.mark.parametrize("keys", [None, [7, 8, 9]])
+def test_conditioning_adds_relu_of_a_projection_behind_each_block_and_before_its_dropout(
+    options: dict, places: list[str], keys: list[int] | None
+) -> None:
     head = a_head("conditioned-cnn14", width_multiplier=NARROW, **options).eval()
     assert list(head.condition.projections) == places
-    batch = a_batch([96, 96, 96])
+    batch = a_batch([96, 96, 96])._replace(key=None if keys is None else torch.tensor(keys))
     x = copied(head).eval()
     tokens = [row[valid] for row, valid in zip(batch.text.values, batch.text.mask, strict=True)]
     summary = torch.stack([row.mean(0) if len(row) else torch.zeros(WORDS) for row in tokens])
@@ -172,8 +182,11 @@ def test_conditioning_adds_relu_of_a_projection_behind_each_block(options: dict,
     z = x.bn0(batch.mel.values[:, None].transpose(1, 3)).transpose(1, 3)
     for block in range(6):
         z = x.convolutions[7 * block : 7 * block + 7](z) + added(str(block + 1))
+        z = dropped(head.block_dropouts[block], z, batch.key)
     z = z.mean(3)
-    expected = x.last(F.relu(x.fc1(z.max(2).values + z.mean(2))) + added("embedding"))
+    z = dropped(head.pooled_dropout, z.max(2).values + z.mean(2), batch.key)
+    z = F.relu(x.fc1(z)) + added("embedding")
+    expected = x.last(dropped(head.dropout, z, batch.key))
     torch.testing.assert_close(head(batch), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -240,9 +253,10 @@ def test_a_convolution_as_a_product_is_torchs_convolution() -> None:
     ],
 )
 @pytest.mark.parametrize("pool", [1, 2])
-def test_conditioned_states_by_hand(options: dict, places: list[str], pool: int) -> None:
+@pytest.mark.parametrize("keys", [None, [7, 8, 9, 10]])
+def test_conditioned_states_by_hand(options: dict, places: list[str], pool: int, keys: list[int] | None) -> None:
     head = a_head("conditioned-states", width=6, blocks=2, pool=pool, **options)
-    batch = a_batch([4, 3, 2, 1])
+    batch = a_batch([4, 3, 2, 1])._replace(key=None if keys is None else torch.tensor(keys))
     stack = head.stacks_of["word"]
     summary = head.text(batch.text)
     for row, count in enumerate([4, 3, 2, 1]):
@@ -251,12 +265,14 @@ def test_conditioned_states_by_hand(options: dict, places: list[str], pool: int)
             condition = head.condition if place == "embedding" else stack.condition
             return F.relu(condition.projections[place](summary[row])) if place in places else 0.0
 
+        key = None if batch.key is None else batch.key[row : row + 1]
         z = stack.input(batch.speech["word"].values[row : row + 1, :count])
         for number in range(2):
             z = stack.second[number](stack.first[number](z))
             z = torch.stack([part.mean(1) for part in z.split(pool, 1)], 1)  # the last of an odd number stands alone
-            z = z + added(str(number + 1))
-        expected = head.classify(z.max(1).values + z.mean(1) + added("embedding"))
+            z = dropped(stack.dropouts[number], z + added(str(number + 1)), key)
+        z = z.max(1).values + z.mean(1) + added("embedding")
+        expected = head.classify(dropped(head.dropout, z, key))
         torch.testing.assert_close(head(batch)[row : row + 1], expected, rtol=1e-5, atol=1e-5)
 
 
