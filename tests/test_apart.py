@@ -1,6 +1,7 @@
-"""What trains run by run: CNN14 on crops of log-mel frames, and SGD; from a cache, through the command line."""
+"""What trains run by run: CNN14 on crops of log-mel frames; SGD; from a cache, through the command line."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_cache import LABELS, POOLED, TEXT, add_stream, edit_manifest, write_cache
+from small_cache import LABELS, POOLED, TEXT, add_stream, edit_manifest, make_rows, write_cache
 from small_corpus import mmser
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -221,20 +222,22 @@ def test_sgd_is_nesterovs(table: Table) -> None:
     torch.testing.assert_close(trained.state["classify.bias"], bias.detach())
 
 
+def told_by_mel(uid: str) -> NDArray[np.float32]:
+    """Frames that tell the class, of a length of the utterance's own."""
+    seed = crc32(uid.encode())
+    return mel_of(uid.split("_")[1], 35 + seed % 30, seed)
+
+
 def write_cache_with_mel(folder: Path) -> Path:
     """The small cache with log-mel frames and descriptors that tell the class, and a rating that follows it."""
     write_cache(folder)
-
-    def mel(uid: str) -> dict[str, NDArray[np.float32]]:
-        seed = crc32(uid.encode())
-        return {"frame": mel_of(uid.split("_")[1], 35 + seed % 30, seed)}
 
     def descriptors(uid: str) -> dict[str, NDArray[np.float32]]:
         values = np.random.default_rng(crc32(uid.encode())).normal(size=(6, 4))
         values[0, LABELS.index(uid.split("_")[1])] += 4
         return {"frame": values[1:, :2], "utterance": values[:1]}
 
-    add_stream(folder, "mel/cnn14", mel)
+    add_stream(folder, "mel/cnn14", lambda uid: {"frame": told_by_mel(uid)})
     add_stream(folder, "opensmile/egemaps", descriptors)
     edit_manifest(
         folder,
@@ -243,6 +246,47 @@ def write_cache_with_mel(folder: Path) -> Path:
         ),
     )
     return folder
+
+
+def test_neither_targets_nor_states_of_the_test_part_change_a_head_that_trains_alone(
+    cache: Path, tmp_path: Path
+) -> None:
+    """As for heads that train together (test_protocol_runs.py): bit for bit, with a choice of rates and the oracle."""
+    lying, odd = (Path(shutil.copytree(cache, tmp_path / name)) for name in ("lying", "odd"))
+
+    def turn(rows: pd.DataFrame) -> None:
+        own = rows["split"] == "Test2"
+        rows.loc[own, "label"] = rows.loc[own, "label"].map(dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True)))
+        rows.loc[own, "arousal"] = 4 - rows.loc[own, "arousal"]
+
+    edit_manifest(lying, turn)
+    tested = {uid for uid, split in make_rows()[["utterance_id", "split"]].itertuples(index=False) if split == "Test2"}
+    shutil.rmtree(odd / "mel")
+    add_stream(odd, "mel/cnn14", lambda uid: {"frame": told_by_mel(uid) * (3 if uid in tested else 1)})
+    experiment = Experiment(
+        head="conditioned-cnn14",
+        folds="split",
+        test_split="Test2",
+        task="both",
+        dimensions=("arousal",),
+        learning_rate=(0.02, 0.003),
+        report_oracle=True,
+        settings={"width_multiplier": 1 / 32},
+        training=Training(epochs=2, batch_size=12, crop_s=0.4),
+    )
+    plain, lied, absurd = (train_head(one, experiment, tmp_path / f"run-{one.name}") for one in (cache, lying, odd))
+    weights = [
+        {path.parent.name: path.read_bytes() for path in one.folder.glob("heads/*/model.safetensors")}
+        for one in (plain, lied, absurd)
+    ]
+    assert len(weights[0]) == 2
+    assert weights[0] == weights[1] == weights[2]
+    trials = [(one.folder / "trials.csv").read_bytes() for one in (plain, lied, absurd)]
+    assert trials[0] == trials[1] == trials[2]
+    assert plain.lines[0].ua != lied.lines[0].ua
+    assert plain.oracle_lines[0].ua != lied.oracle_lines[0].ua
+    said = [pd.read_csv(one.folder / "predictions.csv")[f"p_{LABELS[0]}"] for one in (plain, absurd)]
+    assert not np.allclose(*said, atol=0.01)
 
 
 @pytest.fixture(scope="module")
