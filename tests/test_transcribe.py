@@ -194,7 +194,7 @@ def test_a_table_of_failures_from_a_spreadsheet_is_read_or_refused(corpus: Path,
 
 
 def test_what_was_finished_before_a_kill_is_not_done_again(corpus: Path, model: Path, heard: list[int]) -> None:
-    out, journal = corpus.with_name("asr.csv"), corpus.with_name("asr.csv.transcribe.jsonl")
+    out = corpus.with_name("asr.csv")
     manifest = read_manifest(corpus)
     asked = Recognition(str(model), device="cpu", jobs=2, batch_seconds=1.2)
 
@@ -207,6 +207,7 @@ def test_what_was_finished_before_a_kill_is_not_done_again(corpus: Path, model: 
     assert not out.exists()
     finished = len(heard)
     assert 3 <= finished < 6
+    (journal,) = corpus.parent.glob("asr.csv.transcribe.*.jsonl")
     with journal.open("ab") as file:  # as a kill amid a line leaves it
         file.write(b'{"utterance_id": "u0", "audio')
     heard.clear()
@@ -241,9 +242,21 @@ def test_a_journal_is_one_process_s_at_a_time(tmp_path: Path) -> None:
     with open_journal(path, {"model": "m"}) as journal:
         assert journal.text_of("u1", "d1") == 'a "b"\nä'
         assert journal.text_of("u1", "d2") is None
-    path.write_bytes(b"\xff not json\n" + path.read_bytes())
+    (kept,) = tmp_path.glob("asr.csv.transcribe.*.jsonl")
+    kept.write_bytes(b"\xff not json\n" + kept.read_bytes())
     with open_journal(path, {"model": "m"}) as journal:
         assert journal.text_of("u1", "d1") is None
+
+
+def test_another_recipe_takes_nothing_from_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "asr.csv.transcribe.jsonl"
+    with open_journal(path, {"model": "a"}) as journal:
+        journal.add({("u1", "d1"): "days of work"})
+    with open_journal(path, {"model": "b"}) as journal:
+        assert journal.text_of("u1", "d1") is None
+        journal.add({("u1", "d1"): "a typing error"})
+    with open_journal(path, {"model": "a"}) as journal:
+        assert journal.text_of("u1", "d1") == "days of work"
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved(

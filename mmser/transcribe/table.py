@@ -2,10 +2,10 @@
 
 ::
 
-    M2.csv                          the manifest, with the column
-    M2.csv.transcribe.json          what made each column: model, revision, digest of the weights, versions
-    M2.csv.transcribe.jsonl         the texts as they are finished (mmser.transcribe.journal)
-    M2.failed.csv                   utterances without a text, by column, and why; absent where there are none
+    M2.csv                              the manifest, with the column
+    M2.csv.transcribe.json              what made each column: model, revision, digest of the weights, versions
+    M2.csv.transcribe.DIGEST.jsonl      a recipe's texts as they are finished (mmser.transcribe.journal)
+    M2.failed.csv                       utterances without a text, by column, and why; absent where there are none
 
 Columns that the manifest had before keep what is told of them.
 """
