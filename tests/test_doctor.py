@@ -1,6 +1,7 @@
 """The doctor: each illness is planted in a healthy corpus, and has to be the one that is found."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mmser.manifest import Manifest, write_manifest
 
 LABELS = ("angry", "sad")
 SENTENCES = ("the kettle is on", "we leave at ten", "it rains again", "who took my coat")
+CHINESE = ("今天的天气真好", "请你把门关上", "我不知道该怎么办", "他昨天没有回家")
 
 
 @pytest.fixture
@@ -157,6 +159,9 @@ def test_letters_are_what_is_said() -> None:
     assert num_letters("Well, [LAUGHTER] 12!") == 6
     assert num_letters("你好。") == 6
     assert num_letters("Straße") == 6
+    assert num_letters("سلام") == 4
+    assert num_letters("สวัสดี") == 4
+    assert [num_letters(unicodedata.normalize(form, "안녕")) for form in ("NFC", "NFD")] == [6, 6]
 
 
 def test_speakers_in_several_parts(healthy: pd.DataFrame, tmp_path: Path) -> None:
@@ -190,9 +195,11 @@ def test_imbalance(healthy: pd.DataFrame, tmp_path: Path) -> None:
     assert "labels" not in {finding.check for finding in examine(healthy, tmp_path, audio=False).findings}
 
 
-def test_a_script_gives_the_label_away(healthy: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", [SENTENCES, CHINESE], ids=["English", "Chinese"])
+def test_a_script_gives_the_label_away(healthy: pd.DataFrame, tmp_path: Path, script: tuple[str, ...]) -> None:
     """Every sentence has its emotion: who remembers other speakers' knows this one's."""
     healthy["label"] = [LABELS[SENTENCES.index(text) % 2] for text in healthy["text"]]
+    healthy["text"] = [script[SENTENCES.index(text)] + "。" * (row % 2) for row, text in enumerate(healthy["text"])]
     problems = examine(healthy, tmp_path, audio=False).problems
     assert [(one.check, one.level) for one in problems] == [("text leak", PROBLEM)] * 2
     assert "100% of the sentences are said by another speaker too" in problems[0].message
