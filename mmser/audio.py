@@ -106,14 +106,14 @@ def duration_s(path: str | Path, start_s: float | None = None, end_s: float | No
 
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "is not there"
-        raise AudioError(f"audio {str(path)!r} {found}; expected a recording: check the manifest's audio column")
     try:
+        if not path.is_file():
+            found = "is a folder" if path.is_dir() else "is not there"
+            raise AudioError(f"audio {str(path)!r} {found}; expected a recording: check the manifest's audio column")
         with path.open("rb") as head_of:
             head = head_of.read(64)
         file = soundfile.SoundFile(path)
-    except OSError as error:
+    except OSError as error:  # of is_file too, where a name is too long or a folder may not be looked into
         raise AudioError(f"audio {str(path)!r} cannot be opened: {error.strerror}") from None
     # a name that ends in .raw makes soundfile ask for a sample rate by TypeError
     except (soundfile.SoundFileError, TypeError) as error:

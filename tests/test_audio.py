@@ -206,11 +206,19 @@ def test_missing_files_folders_and_forbidden_files(tmp_path: Path) -> None:
         read_audio(tmp_path / "none.wav")
     with pytest.raises(AudioError, match="is a folder"):
         read_audio(tmp_path)
+    for function in (read_audio, duration_s):
+        with pytest.raises(AudioError, match=r"x\.wav' cannot be opened: File name too long"):
+            function(tmp_path / f"{'x' * 300}.wav")
     if os.geteuid():  # the superuser may read everything
         path = saved(tmp_path / "a.wav", noise())
         path.chmod(0)
         with pytest.raises(AudioError, match="cannot be opened: Permission denied"):
             read_audio(path)
+        path.chmod(0o400)
+        tmp_path.chmod(0)
+        with pytest.raises(AudioError, match="cannot be opened: Permission denied"):
+            read_audio(path)
+        tmp_path.chmod(0o700)
 
 
 def test_a_damaged_file_says_how_far_it_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
