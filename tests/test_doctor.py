@@ -87,12 +87,27 @@ def test_recordings_that_cannot_be_used(healthy: pd.DataFrame, tmp_path: Path) -
     assert examine(healthy, tmp_path, audio=False).problems == []
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_clipping_is_counted_in_the_file_itself(healthy: pd.DataFrame, tmp_path: Path, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("others", "subtype"),
+    [
+        ([], "PCM_16"),
+        ([0.1], "PCM_16"),
+        ([0.1] * 3, "PCM_16"),
+        ([-0.9], "PCM_16"),  # in opposite phase: next to nothing is left of the mean
+        ([], "ULAW"),
+        ([], "ALAW"),
+        ([0.1] * 3, "ULAW"),
+    ],
+)
+def test_clipping_is_counted_in_the_file_itself(
+    healthy: pd.DataFrame, tmp_path: Path, others: list[float], subtype: str
+) -> None:
     wave = np.sin(np.arange(44_100) / 20.0)
-    loud = np.stack([np.clip(3 * wave, -1, 1), *[0.1 * wave] * (channels - 1)], 1)
-    soundfile.write(tmp_path / "a0angry.wav", loud, 44_100)
-    soundfile.write(tmp_path / "a0sad.wav", 0.999 * wave, 44_100)  # as loud, and whole
+    clipped = np.clip(3 * wave, -1, 1)
+    loud = np.stack([clipped, *[factor * (clipped if factor < 0 else wave) for factor in others]], 1)
+    soundfile.write(tmp_path / "a0angry.wav", loud, 44_100, subtype=subtype)
+    whole = 0.999 if subtype == "PCM_16" else 0.95  # as loud; where the largest steps are wide, within them all is flat
+    soundfile.write(tmp_path / "a0sad.wav", whole * wave, 44_100, subtype=subtype)
     assert note(examine(healthy, tmp_path), "clipping").utterances == ("a0angry",)
 
 
@@ -137,6 +152,26 @@ def test_a_rate_that_one_recording_is_known_to_have_is_no_problem(tmp_path: Path
     assert note(diagnosis, "channels").utterances == (names[1],)
     write_noise(tmp_path / f"{names[0]}.wav", seconds=1, rate=44_100)
     assert only_problem(examine(table, tmp_path, corpus="msp-podcast:dimensional")).utterances == (names[0],)
+
+
+def test_each_utterance_is_judged_by_the_rates_of_its_own_corpus(healthy: pd.DataFrame, tmp_path: Path) -> None:
+    own = healthy["speaker"] == "a"
+    for uid in healthy["utterance_id"][own]:
+        write_noise(tmp_path / f"{uid}.wav", rate=44_100, seconds=1)
+    table = healthy.assign(corpus=np.where(own, "mine", "emodb"), label_set=np.where(own, "moods", "7class"))
+    rates = [finding for finding in examine(table, tmp_path).findings if finding.check == "rate"]
+    assert [(one.level, one.message) for one in rates] == [(NOTE, "sample rates differ: 24 at 16000 Hz, 8 at 44100 Hz")]
+    write_noise(tmp_path / "b0sad.wav", rate=44_100, seconds=1)
+    (wrong,) = [one for one in examine(table, tmp_path).problems if one.check == "rate"]
+    assert wrong.utterances == ("b0sad",)
+    assert wrong.message == "23 at 16000 Hz, 1 at 44100 Hz; the corpus is published at 16000 Hz"
+    # of two known corpora, the rate of one is none of the other's
+    write_noise(tmp_path / "b0sad.wav", seconds=1)
+    table = table.assign(corpus=np.where(own, "savee", "emodb"), label_set="7class")
+    assert "rate" not in {one.check for one in examine(table, tmp_path).problems}
+    write_noise(tmp_path / "a0sad.wav", seconds=1)
+    (wrong,) = [one for one in examine(table, tmp_path).problems if one.check == "rate"]
+    assert wrong.utterances == ("a0sad",)
 
 
 def test_unlike_channels(healthy: pd.DataFrame, tmp_path: Path) -> None:
