@@ -36,10 +36,20 @@ _LOSSY = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "VORBIS", "OPUS")
 _LENGTH_UNKNOWN = 1 << 48
 """libsndfile gives 2**63 - 1 frames where a streamed file's header leaves the length open."""
 
-_CUT = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
-"""libsndfile's note on a WAV file whose header tells of other bytes than there are: what it tells, what there is."""
-_STREAMED = 0x7FFF0000
-"""Who writes a WAV file into a pipe cannot tell its length, and tells one from here on (sox, ffmpeg, arecord)."""
+_TOLD = {
+    "WAV": r"^data : (\d+) \(should be (\d+)\)",
+    "WAVEX": r"^data : (\d+) \(should be (\d+)\)",
+    "AIFF": r"^ SSND : (\d+) \(should be (\d+)\)",
+    "AU": r"^ +Data Size +: (\d+) \(should be (\d+)\)",
+    "RF64": r"^ +Data size : (\d+)",
+    "W64": r"^data : (\d+)",
+}
+"""libsndfile's note, by format, on the bytes that a header tells, and on those that there are where it is others."""
+_STREAMED = 0x7F000000
+"""Who writes a file with lengths of 32 bits into a pipe cannot tell its own, and tells one from here on (sox, ffmpeg,
+arecord)."""
+_CUT_PAGE = re.compile(r"Ogg ?: Last page lacks an end-of-stream bit.*Ogg ?: Junk after the last page", re.DOTALL)
+"""Its notes on an Ogg file that ends within a page. The end-of-stream bit alone is forgotten by some who record."""
 
 _FOREIGN_MAGIC = {4: (b"ftyp",), 0: (b"\x30\x26\xb2\x75", b"\x1a\x45\xdf\xa3", b"#!AMR", b"\xff\xf1", b"\xff\xf9")}
 """First bytes, by offset, of MP4/M4A, ASF/WMA, Matroska/WebM, AMR and AAC, which libsndfile does not read."""
@@ -106,14 +116,14 @@ def duration_s(path: str | Path, start_s: float | None = None, end_s: float | No
 
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "is not there"
-        raise AudioError(f"audio {str(path)!r} {found}; expected a recording: check the manifest's audio column")
     try:
+        if not path.is_file():
+            found = "is a folder" if path.is_dir() else "is not there"
+            raise AudioError(f"audio {str(path)!r} {found}; expected a recording: check the manifest's audio column")
         with path.open("rb") as head_of:
             head = head_of.read(64)
         file = soundfile.SoundFile(path)
-    except OSError as error:
+    except OSError as error:  # of is_file too, where a name is too long or a folder may not be looked into
         raise AudioError(f"audio {str(path)!r} cannot be opened: {error.strerror}") from None
     # a name that ends in .raw makes soundfile ask for a sample rate by TypeError
     except (soundfile.SoundFileError, TypeError) as error:
@@ -167,16 +177,57 @@ def _frames_of_span(
 
 
 def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
-    """Refuse a WAV file that was copied in part: libsndfile reads it up to where it ends, and only notes it."""
-    found = _CUT.search(file.extra_info) if file.format in ("WAV", "WAVEX") else None
-    told, there = map(int, found.groups()) if found else (0, 0)
-    lacking_s = (told - there) / there * file.frames / file.samplerate if there else 0.0
-    if told < _STREAMED and lacking_s > END_TOLERANCE_S:
-        end_s = file.frames / file.samplerate
-        raise AudioError(
-            f"audio {str(path)!r} ends after {end_s:.3f} s, {lacking_s:.3f} s before its header says: it was cut "
-            "short; copy or download it again, or give end_s in the manifest"
-        )
+    """Refuse a file that was copied in part: libsndfile reads it up to where it ends, and at most notes it."""
+    end_s = file.frames / file.samplerate
+    told, there = _lengths(path, file)
+    if file.format == "MP3":  # whose frames are those that the header tells
+        end_s *= min(1.0, there / told)
+    lacking_s = end_s * (told / there - 1.0)
+    if lacking_s > END_TOLERANCE_S:
+        early = f"{lacking_s:.3f} s before its header says"
+    elif file.format == "OGG" and _CUT_PAGE.search(file.extra_info):
+        early = "within a page of its stream"
+    else:
+        return
+    raise AudioError(
+        f"audio {str(path)!r} ends after {end_s:.3f} s, {early}: it was cut short; copy or download it again, or give "
+        "end_s in the manifest"
+    )
+
+
+def _lengths(path: Path, file: soundfile.SoundFile) -> tuple[int, int]:
+    """How long a file is by its header, and how long it is, in whatever unit; the same where the header does not tell.
+
+    FLAC is not among them: its decoder does not read what was cut.
+    """
+    size = path.stat().st_size
+    if file.format == "NIST":
+        with path.open("rb") as content:
+            found = re.search(rb"^sample_count -i (\d+)", content.read(1024), re.MULTILINE)
+        return (int(found[1]), file.frames) if found else (1, 1)
+    if file.format == "MP3":
+        told, there = _mp3_lengths(path, size)
+    else:
+        note = re.search(_TOLD.get(file.format, r"(?!)"), file.extra_info, re.MULTILINE)
+        told, there = (int(note[1]), int((*note.groups(), size)[1])) if note else (1, 1)
+    unknown = _LENGTH_UNKNOWN if file.format in ("RF64", "W64") else _STREAMED
+    return (told, there) if there > 0 and 0 < told < unknown else (1, 1)
+
+
+def _mp3_lengths(path: Path, size: int) -> tuple[int, int]:
+    """Bytes from the first frame on, by its Xing or Info tag, and as they are."""
+    with path.open("rb") as content:
+        head = content.read(10)
+        begin = 0
+        if head.startswith(b"ID3"):  # a tag before the sound; seven bits a byte tell its length
+            begin = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+        content.seek(begin)
+        found = re.search(rb"(?:Xing|Info)(.{4})(.{8})", content.read(64), re.DOTALL)
+    flags = found[1][3] if found else 0
+    if found is None or not flags & 2:
+        return 1, 1
+    at = 4 if flags & 1 else 0  # behind the number of frames, where there is one
+    return int.from_bytes(found[2][at : at + 4], "big"), size - begin
 
 
 def _decode(path: Path, file: soundfile.SoundFile, start: int, stop: int | None) -> tuple[NDArray[np.float32], str]:

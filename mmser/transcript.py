@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 _WORD = re.compile(r"\[[^\]\s]+\]|\S+")
 
+_CHARACTER = re.compile(
+    r"[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff][^\w\s]*"
+)
+"""A Han or kana character, with the signs behind it that are no letters."""
+
 
 @dataclass(frozen=True)
 class TranscriptWord:
@@ -32,6 +38,15 @@ def transcript_words(text: str) -> list[TranscriptWord]:
         for match in _WORD.finditer(text)
         if any(c.isalnum() for c in match.group())
     ]
+
+
+def with_characters_apart(text: str) -> str:
+    """A text with blanks around each Han or kana character, for counts: Chinese and Japanese are written without any.
+
+    >>> with_characters_apart("我用Python。").split()
+    ['我', '用', 'Python。']
+    """
+    return _CHARACTER.sub(r" \g<0> ", text)
 
 
 def word_of_span(words: list[TranscriptWord], start: int, end: int) -> int:

@@ -24,7 +24,7 @@ def noise(num: int = 16_000) -> NDArray[np.float64]:
 
 
 def saved(path: Path, samples: NDArray[Any], rate: int = 16_000, subtype: str | None = None) -> Path:
-    kind = {".opus": "OGG"}.get(path.suffix)
+    kind = {".opus": "OGG", ".sph": "NIST"}.get(path.suffix)
     soundfile.write(path, samples, rate, subtype=subtype, format=kind)
     return path
 
@@ -206,11 +206,19 @@ def test_missing_files_folders_and_forbidden_files(tmp_path: Path) -> None:
         read_audio(tmp_path / "none.wav")
     with pytest.raises(AudioError, match="is a folder"):
         read_audio(tmp_path)
+    for function in (read_audio, duration_s):
+        with pytest.raises(AudioError, match=r"x\.wav' cannot be opened: File name too long"):
+            function(tmp_path / f"{'x' * 300}.wav")
     if os.geteuid():  # the superuser may read everything
         path = saved(tmp_path / "a.wav", noise())
         path.chmod(0)
         with pytest.raises(AudioError, match="cannot be opened: Permission denied"):
             read_audio(path)
+        path.chmod(0o400)
+        tmp_path.chmod(0)
+        with pytest.raises(AudioError, match="cannot be opened: Permission denied"):
+            read_audio(path)
+        tmp_path.chmod(0o700)
 
 
 def test_a_damaged_file_says_how_far_it_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,29 +229,99 @@ def test_a_damaged_file_says_how_far_it_went(tmp_path: Path, monkeypatch: pytest
         read_audio(path)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_a_wav_file_that_was_copied_in_part_is_refused(tmp_path: Path, subtype: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "subtype", "early"),
+    [
+        ("a.wav", "PCM_16", "2.* s before its header says"),
+        ("a.wav", "FLOAT", "2.* s before its header says"),
+        ("a.aiff", "PCM_16", "2.* s before its header says"),
+        ("a.au", "ULAW", "2.* s before its header says"),
+        ("a.rf64", "PCM_16", "2.* s before its header says"),
+        ("a.w64", "PCM_16", "2.* s before its header says"),
+        ("a.sph", "PCM_16", "2.* s before its header says"),
+        ("a.mp3", "MPEG_LAYER_III", "2.* s before its header says"),
+        ("a.ogg", "VORBIS", "within a page of its stream"),
+        ("a.opus", "OPUS", "within a page of its stream"),
+    ],
+)
+def test_a_file_that_was_copied_in_part_is_refused(tmp_path: Path, name: str, subtype: str, early: str) -> None:
     """The decoder itself reads what is there and says nothing."""
-    path = saved(tmp_path / "a.wav", noise(64_000), subtype=subtype)
+    path = saved(tmp_path / name, noise(64_000), subtype=subtype)
+    assert len(read_audio(path).samples) == 64_000
+    assert duration_s(path) == 4.0
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(whole[: len(whole) // 2 - 300])
     for function in (read_audio, duration_s):
-        with pytest.raises(AudioError, match=r"ends after [12]\.\d+ s, 2\.\d+ s before its header says"):
+        with pytest.raises(AudioError, match=rf"ends after [012]\.\d+ s, {early}: it was cut short"):
             function(path)
-    assert len(read_audio(path, end_s=1.5).samples) == 24_000
-    path.write_bytes(whole[:-400])  # within the tolerance for ends
+    assert len(read_audio(path, end_s=0.75).samples) == 12_000
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.rf64", "a.w64", "a.sph"])
+def test_a_file_that_lacks_as_little_as_an_end_may_is_read(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / name, noise(64_000), subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:-400])
     assert len(read_audio(path).samples) >= 64_000 - 200
 
 
-@pytest.mark.parametrize("told", [0x7FFFFFFF, 0xFFFFFFFF])
-def test_a_wav_file_that_came_through_a_pipe_is_whole(tmp_path: Path, told: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "chunk", "told"),
+    [
+        ("a.wav", b"data", struct.pack("<I", 0x7FFFFFFF)),
+        ("a.wav", b"data", struct.pack("<I", 0xFFFFFFFF)),
+        ("a.wav", b"data", struct.pack("<I", 0x7FFFF000)),
+        ("a.aiff", b"SSND", struct.pack(">I", 0x7F000008)),
+        ("a.au", b".snd\0\0\0\x18", struct.pack(">I", 0xFFFFFFFF)),
+        ("a.w64", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", b"\xff" * 7 + b"\x7f"),
+    ],
+)
+def test_a_file_that_came_through_a_pipe_is_whole(tmp_path: Path, name: str, chunk: bytes, told: bytes) -> None:
     """Who wrote it could not know its length."""
-    path = saved(tmp_path / "a.wav", noise(64_000), subtype="PCM_16")
+    path = saved(tmp_path / name, noise(64_000), subtype="PCM_16")
     content = bytearray(path.read_bytes())
-    at = content.index(b"data") + 4
-    content[at : at + 4] = struct.pack("<I", told)
+    at = content.index(chunk) + len(chunk)
+    content[at : at + len(told)] = told
     path.write_bytes(content)
     assert len(read_audio(path).samples) == 64_000
+
+
+def ogg_checksum(page: bytes) -> int:
+    """RFC 3533: CRC-32 of a page whose own checksum is 0, from 0 on and without reflection."""
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x104C11DB7 if crc & 0x80000000 else 0)
+    return crc
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("a.ogg", "VORBIS"), ("a.opus", "OPUS")])
+def test_an_ogg_file_whose_end_is_not_marked_is_whole(tmp_path: Path, name: str, subtype: str) -> None:
+    path = saved(tmp_path / name, noise(64_000), subtype=subtype)
+    content = path.read_bytes()
+    at = content.rindex(b"OggS")
+    page = bytearray(content[at:])
+    assert page[5] & 4
+    page[5] &= ~4
+    page[22:26] = bytes(4)
+    page[22:26] = struct.pack("<I", ogg_checksum(page))
+    path.write_bytes(content[:at] + page)
+    assert "lacks an end-of-stream bit" in soundfile.SoundFile(path).extra_info
+    assert duration_s(path) > 3.9  # as read_audio, refuses what was cut
+
+
+def test_tags_around_an_mp3_file_are_no_sound(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.mp3", noise(64_000))
+    sound = path.read_bytes()
+    before = b"ID3\3\0\0" + bytes([0, 0, 300 >> 7, 300 & 127]) + bytes(300)
+    path.write_bytes(before + sound + b"TAG" + bytes(125))
+    assert len(read_audio(path).samples) == 64_000
+    at = sound.index(b"Info") if b"Info" in sound[:64] else sound.index(b"Xing")
+    path.write_bytes(sound[: at + 12] + bytes(4) + sound[at + 16 :])  # as who could not tell how many bytes come
+    assert len(read_audio(path).samples) == 64_000
+    path.write_bytes(before + sound[: len(sound) // 2])
+    with pytest.raises(AudioError, match=r"ends after 2\.0\d+ s, [12]\.\d+ s before its header says"):
+        read_audio(path)
 
 
 def test_a_streamed_file_without_length_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The doctor: each illness is planted in a healthy corpus, and has to be the one that is found."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mmser.manifest import Manifest, write_manifest
 
 LABELS = ("angry", "sad")
 SENTENCES = ("the kettle is on", "we leave at ten", "it rains again", "who took my coat")
+CHINESE = ("今天的天气真好", "请你把门关上", "我不知道该怎么办", "他昨天没有回家")
 
 
 @pytest.fixture
@@ -85,12 +87,27 @@ def test_recordings_that_cannot_be_used(healthy: pd.DataFrame, tmp_path: Path) -
     assert examine(healthy, tmp_path, audio=False).problems == []
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_clipping_is_counted_in_the_file_itself(healthy: pd.DataFrame, tmp_path: Path, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("others", "subtype"),
+    [
+        ([], "PCM_16"),
+        ([0.1], "PCM_16"),
+        ([0.1] * 3, "PCM_16"),
+        ([-0.9], "PCM_16"),  # in opposite phase: next to nothing is left of the mean
+        ([], "ULAW"),
+        ([], "ALAW"),
+        ([0.1] * 3, "ULAW"),
+    ],
+)
+def test_clipping_is_counted_in_the_file_itself(
+    healthy: pd.DataFrame, tmp_path: Path, others: list[float], subtype: str
+) -> None:
     wave = np.sin(np.arange(44_100) / 20.0)
-    loud = np.stack([np.clip(3 * wave, -1, 1), *[0.1 * wave] * (channels - 1)], 1)
-    soundfile.write(tmp_path / "a0angry.wav", loud, 44_100)
-    soundfile.write(tmp_path / "a0sad.wav", 0.999 * wave, 44_100)  # as loud, and whole
+    clipped = np.clip(3 * wave, -1, 1)
+    loud = np.stack([clipped, *[factor * (clipped if factor < 0 else wave) for factor in others]], 1)
+    soundfile.write(tmp_path / "a0angry.wav", loud, 44_100, subtype=subtype)
+    whole = 0.999 if subtype == "PCM_16" else 0.95  # as loud; where the largest steps are wide, within them all is flat
+    soundfile.write(tmp_path / "a0sad.wav", whole * wave, 44_100, subtype=subtype)
     assert note(examine(healthy, tmp_path), "clipping").utterances == ("a0angry",)
 
 
@@ -137,6 +154,26 @@ def test_a_rate_that_one_recording_is_known_to_have_is_no_problem(tmp_path: Path
     assert only_problem(examine(table, tmp_path, corpus="msp-podcast:dimensional")).utterances == (names[0],)
 
 
+def test_each_utterance_is_judged_by_the_rates_of_its_own_corpus(healthy: pd.DataFrame, tmp_path: Path) -> None:
+    own = healthy["speaker"] == "a"
+    for uid in healthy["utterance_id"][own]:
+        write_noise(tmp_path / f"{uid}.wav", rate=44_100, seconds=1)
+    table = healthy.assign(corpus=np.where(own, "mine", "emodb"), label_set=np.where(own, "moods", "7class"))
+    rates = [finding for finding in examine(table, tmp_path).findings if finding.check == "rate"]
+    assert [(one.level, one.message) for one in rates] == [(NOTE, "sample rates differ: 24 at 16000 Hz, 8 at 44100 Hz")]
+    write_noise(tmp_path / "b0sad.wav", rate=44_100, seconds=1)
+    (wrong,) = [one for one in examine(table, tmp_path).problems if one.check == "rate"]
+    assert wrong.utterances == ("b0sad",)
+    assert wrong.message == "23 at 16000 Hz, 1 at 44100 Hz; the corpus is published at 16000 Hz"
+    # of two known corpora, the rate of one is none of the other's
+    write_noise(tmp_path / "b0sad.wav", seconds=1)
+    table = table.assign(corpus=np.where(own, "savee", "emodb"), label_set="7class")
+    assert "rate" not in {one.check for one in examine(table, tmp_path).problems}
+    write_noise(tmp_path / "a0sad.wav", seconds=1)
+    (wrong,) = [one for one in examine(table, tmp_path).problems if one.check == "rate"]
+    assert wrong.utterances == ("a0sad",)
+
+
 def test_unlike_channels(healthy: pd.DataFrame, tmp_path: Path) -> None:
     write_noise(tmp_path / "a0angry.wav", seconds=1, channels=2)
     found = note(examine(healthy, tmp_path), "channels")
@@ -157,6 +194,9 @@ def test_letters_are_what_is_said() -> None:
     assert num_letters("Well, [LAUGHTER] 12!") == 6
     assert num_letters("你好。") == 6
     assert num_letters("Straße") == 6
+    assert num_letters("سلام") == 4
+    assert num_letters("สวัสดี") == 4
+    assert [num_letters(unicodedata.normalize(form, "안녕")) for form in ("NFC", "NFD")] == [6, 6]
 
 
 def test_speakers_in_several_parts(healthy: pd.DataFrame, tmp_path: Path) -> None:
@@ -190,9 +230,11 @@ def test_imbalance(healthy: pd.DataFrame, tmp_path: Path) -> None:
     assert "labels" not in {finding.check for finding in examine(healthy, tmp_path, audio=False).findings}
 
 
-def test_a_script_gives_the_label_away(healthy: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", [SENTENCES, CHINESE], ids=["English", "Chinese"])
+def test_a_script_gives_the_label_away(healthy: pd.DataFrame, tmp_path: Path, script: tuple[str, ...]) -> None:
     """Every sentence has its emotion: who remembers other speakers' knows this one's."""
     healthy["label"] = [LABELS[SENTENCES.index(text) % 2] for text in healthy["text"]]
+    healthy["text"] = [script[SENTENCES.index(text)] + "。" * (row % 2) for row, text in enumerate(healthy["text"])]
     problems = examine(healthy, tmp_path, audio=False).problems
     assert [(one.check, one.level) for one in problems] == [("text leak", PROBLEM)] * 2
     assert "100% of the sentences are said by another speaker too" in problems[0].message

@@ -1,5 +1,6 @@
 """Speech recognisers: batches against the plain model of transformers, one recording at a time."""
 
+import json
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,38 @@ def test_a_whisper_that_does_not_end_is_a_failure_not_half_a_text(tmp_path: Path
         (text,) = found.texts([waveform])
         assert isinstance(text, Unheard)
         assert "did not come to an end" in text.reason
+
+
+def change_generation(folder: Path, **changes: Any) -> None:
+    """Of a saved model; None takes a setting out."""
+    path = folder / "generation_config.json"
+    told = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    path.write_text(json.dumps({k: v for k, v in told.items() if v is not None}), encoding="utf-8")
+
+
+def test_a_whisper_that_knows_no_times_fails_on_long_recordings_alone(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path)
+    change_generation(folder, no_timestamps_token_id=None)
+    (long, short) = whisper(folder, "en").texts([humming(5 * WINDOW_S * SAMPLE_RATE // 2, 0.5), TONES[0]])
+    assert isinstance(long, Unheard)
+    assert "5.0 s long, and beyond 2 s the recogniser needs a generation_config.json" in long.reason
+    assert isinstance(short, str)
+
+
+def test_how_a_whisper_generates_is_in_its_recipe(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path)
+    recipe = whisper(folder, "de").recipe
+    change_generation(folder, transformers_version="0.0")
+    assert whisper(folder, "de").recipe == recipe
+    change_generation(folder, suppress_tokens=[1, 2, 3])
+    assert whisper(folder, "de").recipe != recipe
+
+
+def test_a_language_is_one_however_it_is_written(whisper_folder: Path) -> None:
+    assert whisper(whisper_folder, "de").recipe["language"] == "de"
+    assert whisper(whisper_folder, "DE").recipe == whisper(whisper_folder, "German").recipe
+    assert whisper(whisper_folder, "de").recipe == whisper(whisper_folder, "German").recipe
+    assert whisper(whisper_folder, "en").recipe != whisper(whisper_folder).recipe
 
 
 def test_an_english_whisper_takes_english_alone(tmp_path: Path) -> None:

@@ -75,8 +75,7 @@ def test_the_column_is_added_and_every_other_byte_stays(corpus: Path, model: Pat
     assert out.read_bytes().decode() == before.replace(",label", ",label,asr_text").replace(
         ",x\r\n", ",x,{}\r\n"
     ).format(*texts.values())
-    made = json.loads(out.with_name("asr.csv.transcribe.json").read_text())
-    assert made["column"] == "asr_text"
+    made = json.loads(out.with_name("asr.csv.transcribe.json").read_text())["columns"]["asr_text"]
     assert made["recipe"]["architecture"] == "Wav2Vec2ForCTC"
     assert {"mmser", "transformers", "device"} <= made["provenance"].keys()
     assert not out.with_name("asr.failed.csv").exists()
@@ -140,8 +139,62 @@ def test_what_fails_is_named_and_the_rest_goes_on(corpus: Path, model: Path) -> 
     assert not corpus.with_name("asr.failed.csv").exists()
 
 
+def word_errors(manifest: Path, column: str) -> Any:
+    result = mmser("wer", manifest, "--column", column, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_second_recogniser_keeps_what_is_told_of_the_first(corpus: Path, model: Path, tmp_path: Path) -> None:
+    """Whom the first could not hear is no error of its words, whatever is written afterwards, and where."""
+    out, (gone, kept) = corpus.with_name("asr.csv"), (corpus.parent / "wav" / name for name in ("u2.wav", "aside"))
+    gone.rename(kept)
+    options = ("--model", model, "--jobs", 2)
+    assert mmser("transcribe", corpus, "--out", out, "--column", "asr a", *options).exit_code == 3
+    expected = word_errors(out, "asr a")
+    assert (expected["not_transcribed"], expected["overall"]["utterances"]) == (1, 5)
+    kept.rename(gone)
+    both = corpus.with_name("both.csv")
+    other = ("--model", save_ctc(tmp_path / "other", conv_bias=True), "--jobs", 2)
+    for place in (both, out):
+        assert mmser("transcribe", out, "--out", place, "--column", "asr b", *other).exit_code == 0
+        assert {**word_errors(place, "asr a"), "manifest": str(out)} == expected
+        assert word_errors(place, "asr b")["not_transcribed"] == 0
+        made = json.loads(place.with_name(f"{place.name}.transcribe.json").read_text())["columns"]
+        assert [(name, one["failures"]) for name, one in made.items()] == [("asr a", 1), ("asr b", 0)]
+        assert made["asr a"]["recipe"] != made["asr b"]["recipe"]
+    # one utterance that fails for one reason in two columns is a failure of both
+    gone.rename(kept)
+    assert mmser("transcribe", both, "--out", both, "--column", "c", *options).exit_code == 3
+    assert [word_errors(both, column)["not_transcribed"] for column in ("asr a", "asr b", "c")] == [1, 0, 1]
+
+
+def test_a_manifest_with_another_column_is_not_replaced_by_one_without(corpus: Path, model: Path) -> None:
+    out = corpus.with_name("asr.csv")
+    run(corpus, model, out)
+    before = out.read_bytes()
+    result = mmser("transcribe", corpus, "--model", model, "--out", out, "--column", "asr_b")
+    assert result.exit_code == 1
+    assert "has a column 'asr_text', which" in result.stderr
+    assert "it would be lost" in result.stderr
+    assert out.read_bytes() == before
+
+
+def test_a_table_of_failures_from_a_spreadsheet_is_read_or_refused(corpus: Path, model: Path) -> None:
+    out, failed = corpus.with_name("asr.csv"), corpus.with_name("asr.failed.csv")
+    run(corpus, model, out)
+    table = "utterance_id,streams,reason\r\nu2,asr_text,gestört\r\n"
+    failed.write_bytes(table.encode("utf-8-sig"))
+    assert word_errors(out, "asr_text")["not_transcribed"] == 1
+    for damaged in (table.encode("cp1252"), b"utterance_id,streams,reason\r\nu2\r\n", b"id\r\nu2\r\n"):
+        failed.write_bytes(damaged)
+        result = mmser("wer", out)
+        assert result.exit_code == 1
+        assert "asr.failed.csv is not the table that mmser transcribe writes; move it away" in result.stderr
+
+
 def test_what_was_finished_before_a_kill_is_not_done_again(corpus: Path, model: Path, heard: list[int]) -> None:
-    out, journal = corpus.with_name("asr.csv"), corpus.with_name("asr.csv.transcribe.jsonl")
+    out = corpus.with_name("asr.csv")
     manifest = read_manifest(corpus)
     asked = Recognition(str(model), device="cpu", jobs=2, batch_seconds=1.2)
 
@@ -154,6 +207,7 @@ def test_what_was_finished_before_a_kill_is_not_done_again(corpus: Path, model: 
     assert not out.exists()
     finished = len(heard)
     assert 3 <= finished < 6
+    (journal,) = corpus.parent.glob("asr.csv.transcribe.*.jsonl")
     with journal.open("ab") as file:  # as a kill amid a line leaves it
         file.write(b'{"utterance_id": "u0", "audio')
     heard.clear()
@@ -188,9 +242,21 @@ def test_a_journal_is_one_process_s_at_a_time(tmp_path: Path) -> None:
     with open_journal(path, {"model": "m"}) as journal:
         assert journal.text_of("u1", "d1") == 'a "b"\nä'
         assert journal.text_of("u1", "d2") is None
-    path.write_bytes(b"\xff not json\n" + path.read_bytes())
+    (kept,) = tmp_path.glob("asr.csv.transcribe.*.jsonl")
+    kept.write_bytes(b"\xff not json\n" + kept.read_bytes())
     with open_journal(path, {"model": "m"}) as journal:
         assert journal.text_of("u1", "d1") is None
+
+
+def test_another_recipe_takes_nothing_from_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "asr.csv.transcribe.jsonl"
+    with open_journal(path, {"model": "a"}) as journal:
+        journal.add({("u1", "d1"): "days of work"})
+    with open_journal(path, {"model": "b"}) as journal:
+        assert journal.text_of("u1", "d1") is None
+        journal.add({("u1", "d1"): "a typing error"})
+    with open_journal(path, {"model": "a"}) as journal:
+        assert journal.text_of("u1", "d1") == "days of work"
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved(

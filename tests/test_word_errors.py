@@ -90,10 +90,27 @@ def test_groups_add_up_and_intervals_resample_speakers() -> None:
         ("well-known e.g. 3,5", "well known e g 3 5"),
         ("हिन्दी बोली।", "हिन्दी बोली"),
         (" ... ", ""),
+        ("东西 two。2号", "东 西 two 2 号"),
+        ("スーパー、ﾃﾞｽ", "ス ー パ ー デ ス"),
+        ("안녕 하세요.", "안녕 하세요"),
     ],
 )
 def test_texts_are_compared_as_words(text: str, words: str) -> None:
     assert spell(text) == words
+
+
+@pytest.mark.parametrize("sign", "'‘’‛`´ʼ＇")
+def test_an_apostrophe_is_one_however_it_is_written(sign: str) -> None:
+    assert spell(f"I can{sign}t, {sign}really{sign}") == "i can't really"
+
+
+@pytest.mark.parametrize("comma", ["，", ",", " ", ""])
+def test_chinese_is_compared_by_characters(comma: str) -> None:
+    truth, heard = "打远一看，它们的确很是美丽。", f"打远一看{comma}他们的确很是美丽"
+    assert count_errors([spell(truth)], [spell(heard)]).tolist() == [[12, 1, 0, 0]]
+    found = compare(table(text=[truth, "well 好"], asr_text=[heard, "well"]), "text", "asr_text", [])
+    assert (found.overall.words, found.num_characters) == (14, 13)
+    assert spell(truth, Spelling(punctuation=True)).split()[3:5] == ["看,", "它"]
 
 
 def test_case_and_punctuation_count_where_they_are_to() -> None:
@@ -133,3 +150,5 @@ def test_the_command(tmp_path: Path) -> None:
     wrong = mmser("wer", tmp_path / "asr.csv", "--by", "lable")
     assert wrong.exit_code == 1
     assert "no column 'lable'" in wrong.stderr
+    write_manifest(table(text=["你好"], asr_text=["你"]), tmp_path / "zh.csv")
+    assert "Counted as words: 2 Han or kana characters" in mmser("wer", tmp_path / "zh.csv").stdout

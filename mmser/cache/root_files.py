@@ -5,7 +5,7 @@ Every extraction and import adds to them, so they are read, merged and written b
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,13 +64,16 @@ def write_failures(path: Path, failures: Mapping[tuple[str, str], str]) -> None:
     streams: dict[tuple[str, str], list[str]] = {}
     for (uid, stream), reason in failures.items():
         streams.setdefault((uid, reason), []).append(stream)
-    if not streams:
+    write_failed_rows(path, [(uid, " ".join(names), reason) for (uid, reason), names in sorted(streams.items())])
+
+
+def write_failed_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    """A table of utterances, what lacks them, and why; no file where there are none."""
+    if not rows:
         path.unlink(missing_ok=True)
         return
     table = io.StringIO(newline="")
-    rows = csv.writer(table)
-    rows.writerow(["utterance_id", "streams", "reason"])
-    rows.writerows([uid, " ".join(names), reason] for (uid, reason), names in sorted(streams.items()))
+    csv.writer(table).writerows([("utterance_id", "streams", "reason"), *rows])
     with replacing(path) as temporary:
         temporary.write_bytes(table.getvalue().encode())
 

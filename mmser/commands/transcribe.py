@@ -117,7 +117,8 @@ def wer(
     """Word error rates of a MANIFEST's recognised text, per class and per speaker.
 
     Utterances without a word in the gold column are left out, as are those that could not be transcribed; both are
-    counted. [TAGS] are no words.
+    counted. [TAGS] are no words; each Han or kana character is one, so that of Chinese or Japanese the rate is one of
+    characters. It has no meaning for other scripts without blanks between words, such as Thai.
 
     \b
     mmser wer asr.csv
@@ -160,6 +161,8 @@ def show_comparison(found: "Comparison") -> None:
         click.echo(f"Left out: {counted({what: number for what, number in without.items() if number})}")
     if found.num_unheard:
         click.echo(f"Counted as deleted: all words of {found.num_unheard} utterances in which none was heard")
+    if found.num_characters:
+        click.echo(f"Counted as words: {found.num_characters} Han or kana characters of the reference, each for itself")
 
 
 def _row(name: str, errors: "WordErrors") -> tuple[str, ...]:

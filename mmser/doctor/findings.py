@@ -17,7 +17,7 @@ class Limits:
     clipped_samples: int = 10
     """Samples, each the third or later of equal ones at full scale, from which on a recording counts as clipped."""
     full_scale: float = 0.99
-    """Where full scale begins; 1.0 is the range of an integer format."""
+    """Where full scale begins, as a share of the largest sample that the format can hold."""
     letters_per_s: float = 35.0
     """Fastest speech; about twice the pace of a hurried reader."""
     letters_free: int = 10

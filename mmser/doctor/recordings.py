@@ -2,9 +2,10 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -15,6 +16,10 @@ from mmser.doctor.findings import NOTE, PROBLEM, Finding, Limits
 from mmser.errors import AudioError
 from mmser.records import Utterance
 from mmser.units import SAMPLE_RATE
+
+_LARGEST = {"ULAW": 32_124 / 2**15, "ALAW": 32_256 / 2**15}
+"""The largest sample of codecs (libsndfile's subtypes) that do not reach 1.0 (ITU-T G.711). Their steps are coarse
+there: what comes within 3 % of it cannot be told from what is clipped."""
 
 Report = Callable[[str, int, int], None]
 """Called with what is done, how many of it, and of how many."""
@@ -56,19 +61,20 @@ def _listen(utterance: Utterance, limits: Limits) -> Heard:
     except AudioError as error:
         return Heard(error=str(error))
     about = soundfile.info(utterance.audio)
-    clipped = _num_clipped(utterance, recording, about.samplerate, limits)
+    clipped = _num_clipped(utterance, recording, about, limits)
     return Heard(len(recording.samples) / SAMPLE_RATE, about.samplerate, about.channels, recording.digest, clipped)
 
 
-def _num_clipped(utterance: Utterance, recording: Recording, rate: int, limits: Limits) -> int:
+def _num_clipped(utterance: Utterance, recording: Recording, about: Any, limits: Limits) -> int:
     """Of the file's own samples: resampling rounds off what was clipped."""
-    # the mean of two channels, one of them clipped, is about half of full scale: below, no file need be read again
-    if np.abs(recording.samples).max() < limits.full_scale / 2:
+    full_scale = limits.full_scale * _LARGEST.get(about.subtype, 1.0)
+    # resampling leaves more than half of it: no file need be read again; of several channels, the mean may be anything
+    if about.channels == 1 and np.abs(recording.samples).max() < full_scale / 2:
         return 0
-    start = round((utterance.start_s or 0.0) * rate)
-    stop = None if utterance.end_s is None else round(utterance.end_s * rate)
+    start = round((utterance.start_s or 0.0) * about.samplerate)
+    stop = None if utterance.end_s is None else round(utterance.end_s * about.samplerate)
     samples, _ = soundfile.read(utterance.audio, start=start, stop=stop, dtype="float32", always_2d=True)
-    return sum(_flat(channel, limits.full_scale) for channel in samples.T)
+    return sum(_flat(channel, full_scale) for channel in samples.T)
 
 
 def _flat(channel: NDArray[np.float32], full_scale: float) -> int:
@@ -79,7 +85,7 @@ def _flat(channel: NDArray[np.float32], full_scale: float) -> int:
 def judge_recordings(
     heard: Mapping[str, Heard],
     labels: Mapping[str, str],
-    rates: frozenset[int],
+    published: Mapping[str, frozenset[int]],
     odd_rates: Mapping[str, int],
     limits: Limits,
 ) -> list[Finding]:
@@ -88,7 +94,7 @@ def judge_recordings(
     Args:
         heard: by utterance id.
         labels: the same utterances' labels, "" where not known.
-        rates: sample rates the corpus is published with; empty: not known.
+        published: sample rates that an utterance's corpus is published with; none where not known.
         odd_rates: recordings known to have another one.
         limits: where the usual ends.
     """
@@ -96,7 +102,7 @@ def judge_recordings(
     findings = [
         *_unusable(heard),
         *_duplicates(usable, labels),
-        *_wrong_rates(usable, rates, odd_rates),
+        *_wrong_rates(usable, published, odd_rates),
         *_channels(usable),
     ]
     if long := [uid for uid, one in usable.items() if one.duration_s > limits.long_s]:
@@ -163,23 +169,29 @@ def _duplicates(heard: Mapping[str, Heard], labels: Mapping[str, str]) -> list[F
     ]
 
 
-def _wrong_rates(heard: Mapping[str, Heard], rates: frozenset[int], odd_rates: Mapping[str, int]) -> list[Finding]:
-    counts = Counter(one.rate for one in heard.values())
+def _wrong_rates(
+    heard: Mapping[str, Heard], published: Mapping[str, frozenset[int]], odd_rates: Mapping[str, int]
+) -> list[Finding]:
     findings = []
-    wrong = [uid for uid, one in heard.items() if rates and one.rate not in rates and one.rate != odd_rates.get(uid)]
-    if wrong:
-        there = ", ".join(f"{number} at {rate} Hz" for rate, number in counts.most_common())
-        findings.append(
-            Finding(
-                "rate",
-                PROBLEM,
-                f"{there}; the corpus is published at {' or '.join(map(str, sorted(rates)))} Hz",
-                "is it a converted copy? What conversion does to sound, heads may learn",
-                tuple(wrong),
+    of_rates: dict[frozenset[int], list[str]] = defaultdict(list)
+    for uid in heard:
+        if rates := published.get(uid):
+            of_rates[rates].append(uid)
+    for rates, uids in of_rates.items():
+        wrong = [uid for uid in uids if heard[uid].rate not in rates and heard[uid].rate != odd_rates.get(uid)]
+        if wrong:
+            findings.append(
+                Finding(
+                    "rate",
+                    PROBLEM,
+                    f"{_counted_rates([heard[uid] for uid in uids])}; the corpus is published at "
+                    f"{' or '.join(map(str, sorted(rates)))} Hz",
+                    "is it a converted copy? What conversion does to sound, heads may learn",
+                    tuple(wrong),
+                )
             )
-        )
-    elif len(counts) > 1:
-        there = ", ".join(f"{number} at {rate} Hz" for rate, number in counts.most_common())
+    if not findings and len({one.rate for one in heard.values()}) > 1:
+        there = _counted_rates(heard.values())
         findings.append(
             Finding("rate", NOTE, f"sample rates differ: {there}", "all become 16 kHz; see that no class has its own")
         )
@@ -193,6 +205,11 @@ def _wrong_rates(heard: Mapping[str, Heard], rates: frozenset[int], odd_rates: M
             )
         )
     return findings
+
+
+def _counted_rates(heard: Iterable[Heard]) -> str:
+    counts = Counter(one.rate for one in heard)
+    return ", ".join(f"{number} at {rate} Hz" for rate, number in counts.most_common())
 
 
 def _channels(heard: Mapping[str, Heard]) -> list[Finding]:

@@ -47,11 +47,13 @@ def diagnose(
     heard: dict[str, Heard] = {}
     if audio:
         heard = listen(manifest.utterances(), limits, report)
-        # of several corpora in one manifest, each recording may have the rate of any
-        known = all(CORPORA[name].rates for name in names)
-        rates = frozenset().union(*(CORPORA[name].rates for name in names)) if known else frozenset()
+        published = {
+            uid: CORPORA[group.partition(":")[0]].rates
+            for group, rows in groups.items()
+            for uid in rows["utterance_id"].tolist()
+        }
         odd = {uid: rate for name in names for uid, rate in CORPORA[name].odd_rates.items()}
-        findings += judge_recordings(heard, labels, rates, odd, limits)
+        findings += judge_recordings(heard, labels, published, odd, limits)
     durations_s = {uid: one.duration_s for uid, one in heard.items() if not one.error}
     findings += judge_fit(texts, durations_s, limits)
     findings += judge_leaks(texts, labels, speakers, limits)

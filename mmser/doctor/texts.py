@@ -9,10 +9,13 @@ import numpy as np
 
 from mmser.doctor.findings import NOTE, PROBLEM, Finding, Limits
 from mmser.metrics import unweighted_average_recall
-from mmser.transcript import transcript_words
+from mmser.transcript import transcript_words, with_characters_apart
 
 _SYLLABIC = 3
-"""Letters that a character of a script without letters (Chinese, Japanese) counts for."""
+"""Letters that a wide character counts for: Han, kana and Hangul write a syllable each."""
+
+_SIGNS = ".,;:!?\"'。，、；：！？…"
+"""What may end a sentence or not without making another of it."""
 
 _FOLDS = 5
 
@@ -22,11 +25,15 @@ _TAG = re.compile(r"\[[^\]]*\]")
 def num_letters(text: str) -> int:
     """How much there is to say; tags such as ``[LAUGHTER]`` are not said.
 
-    >>> num_letters("It's [LAUGHTER] 7."), num_letters("你好")
-    (4, 6)
+    >>> num_letters("It's [LAUGHTER] 7."), num_letters("你好"), num_letters("سلام")
+    (4, 6, 4)
     """
-    said = _TAG.sub("", text)
-    return sum(_SYLLABIC if unicodedata.category(c) == "Lo" else 1 for c in said if c.isalnum())
+    said = unicodedata.normalize("NFC", _TAG.sub("", text))  # a syllable of Hangul may be written as two or three
+    return sum(_SYLLABIC if _is_wide(c) else 1 for c in said if c.isalnum())
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.category(character) == "Lo" and unicodedata.east_asian_width(character) == "W"
 
 
 def judge_fit(texts: Mapping[str, str], durations_s: Mapping[str, float], limits: Limits) -> list[Finding]:
@@ -81,12 +88,14 @@ def judge_leaks(
     """Whether words alone tell the label to those who have heard other speakers only.
 
     Two learners that know nothing of sound: one remembers sentences, the other counts words (naive Bayes, speakers in
-    five groups, each tested on the other four). Utterances without text, label or speaker have no part.
+    five groups, each tested on the other four). A Han or kana character is a word to them.
+    Utterances without text, label or speaker have no part.
     """
     uids = [uid for uid, text in texts.items() if labels[uid] and speakers[uid] and transcript_words(text)]
     if len({labels[uid] for uid in uids}) < 2 or len({speakers[uid] for uid in uids}) < 2:
         return []
-    said = {uid: tuple(word.text.strip(".,;:!?\"'").lower() for word in transcript_words(texts[uid])) for uid in uids}
+    words = {uid: transcript_words(with_characters_apart(texts[uid])) for uid in uids}
+    said = {uid: tuple(word.text.strip(_SIGNS).lower() for word in own) for uid, own in words.items()}
     return [
         *_repeated(said, {uid: labels[uid] for uid in uids}, {uid: speakers[uid] for uid in uids}, limits),
         *_by_words(said, {uid: labels[uid] for uid in uids}, {uid: speakers[uid] for uid in uids}, limits),

@@ -5,9 +5,11 @@
     {"recipe": {...}}
     {"utterance_id": "u1", "audio_sha256": "...", "text": "..."}
 
-A text counts for the recipe and the recording it was made from, and for no others.
+A text counts for the recipe and the recording it was made from, and for no others. The name of the file holds the first
+digits of the recipe's digest, so that a run by another recipe takes nothing from this one.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -46,7 +48,11 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, recipe: Mapping[str, Any]) -> Iterator[Journal]:
-    """The journal at a place, for one process at a time; begun anew if it is of another recipe.
+    """The journal of a recipe at a place, for one process at a time; those of other recipes stay.
+
+    Args:
+        path: the place: ``X.jsonl`` becomes ``X.DIGEST.jsonl``.
+        recipe: everything that decides the texts.
 
     Raises:
         MmserError: another process is at work with it.
@@ -54,6 +60,8 @@ def open_journal(path: Path, recipe: Mapping[str, Any]) -> Iterator[Journal]:
     busy = f"{path}: another mmser is transcribing into this place; wait for it to end, or give another --out"
     with alone(path.with_name(f".{path.name}.lock"), MmserError(busy)):
         head = json.loads(json.dumps(recipe))
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()
+        path = path.with_name(f"{path.stem}.{digest[:8]}{path.suffix}")
         finished = _read(path, head)
         # written anew: a line that was cut off by a kill would swallow the next one
         lines = [json.dumps({"recipe": head}, ensure_ascii=False) + "\n"]

@@ -39,7 +39,7 @@ def recognise(
     Args:
         utterances: the recordings.
         options: the recogniser and how it is run.
-        journal: a file that keeps finished texts for the next run; None: nothing is kept.
+        journal: the place that keeps finished texts for the next run (:func:`open_journal`); None: nothing is kept.
         report: told how far it is.
 
     Raises:

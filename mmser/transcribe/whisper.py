@@ -5,6 +5,8 @@ the text before it ended (transformers' long-form generation; Radford et al., "R
 Large-Scale Weak Supervision", 2022, section 3.8).
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,16 +53,18 @@ class WhisperRecogniser:
             "revision": getattr(model.config, "_commit_hash", None) or source.revision,
             "weights_sha256": weights_digest(model),
             "architecture": type(model).__name__,
-            "language": language,
+            "generation_sha256": _generation_digest(model.generation_config),
+            "language": None if language is None else _code(language),
             "task": task,
             "rules": 1,  # raise when the same output is written differently
         }
         self._model, self._device = model.to(device), device
         self._end = model.generation_config.eos_token_id
+        self._has_times = getattr(model.generation_config, "no_timestamps_token_id", None) is not None
 
     @property
     def recipe(self) -> dict[str, object]:
-        """The model, the language and the task."""
+        """The model and how it generates, the language and the task."""
         return dict(self._recipe)
 
     @property
@@ -78,6 +82,14 @@ class WhisperRecogniser:
         if any(len(waveform) > self._window for waveform in waveforms) and len(waveforms) > 1:
             return [self.texts([waveform])[0] for waveform in waveforms]
         is_long = len(waveforms[0]) > self._window
+        if is_long and not self._has_times:
+            return [
+                Unheard(
+                    f"{len(waveforms[0]) / SAMPLE_RATE:.1f} s long, and beyond {self._window / SAMPLE_RATE:g} s the "
+                    "recogniser needs a generation_config.json that names its token no_timestamps_token_id; take that "
+                    "of the newest revision, or cut the recording"
+                )
+            ]
         inputs = self._processor(
             list(waveforms),
             sampling_rate=SAMPLE_RATE,
@@ -112,10 +124,21 @@ class WhisperRecogniser:
         return " ".join(self._tokenizer.decode(tokens, skip_special_tokens=True).split())
 
 
+def _code(language: str) -> str:
+    """The code of a language, however it is given: ``de`` for de, DE and German."""
+    return TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+
+
+def _generation_digest(generation: Any) -> str:
+    """Of what decides the next token besides the weights: the tokens that are never written, and so on."""
+    told = {name: value for name, value in generation.to_diff_dict().items() if name != "transformers_version"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _asked(source: Source, generation: Any, language: str | None, task: str) -> dict[str, str]:
     """What to tell ``generate`` about language and task: English-only models must not be told anything."""
     if not getattr(generation, "is_multilingual", True):
-        if language is not None and TO_LANGUAGE_CODE.get(language.lower(), language.lower()) != "en":
+        if language is not None and _code(language) != "en":
             raise EncoderError(
                 f"{WHAT} {source.given!r} knows English alone, not {language!r}; give a multilingual one"
             )
@@ -123,7 +146,7 @@ def _asked(source: Source, generation: Any, language: str | None, task: str) -> 
             raise EncoderError(f"{WHAT} {source.given!r} knows English alone and does not translate")
         return {}
     known = sorted(getattr(generation, "lang_to_id", None) or {})
-    if language is not None and f"<|{TO_LANGUAGE_CODE.get(language.lower(), language.lower())}|>" not in known:
+    if language is not None and f"<|{_code(language)}|>" not in known:
         raise EncoderError(
             f"{WHAT} {source.given!r} does not know the language {language!r}; it knows "
             f"{', '.join(mark.strip('<|>') for mark in known) or 'none by name: its generation_config.json is too old'}"
@@ -134,4 +157,4 @@ def _asked(source: Source, generation: Any, language: str | None, task: str) -> 
         raise EncoderError(
             f"{WHAT} {source.given!r}: its generation_config.json names no tasks; take that of the newest revision"
         )
-    return {"task": task} if language is None else {"task": task, "language": language.lower()}
+    return {"task": task} if language is None else {"task": task, "language": _code(language)}

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmser.errors import ManifestError
-from mmser.extract.align.words import TAG
+from mmser.extract.align.words import APOSTROPHE, TAG
 from mmser.manifest import NUMBER_COLUMNS, Manifest
 from mmser.statistics import Interval, bootstrap_interval
+from mmser.transcript import with_characters_apart
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Comparison:
     """Utterances left out because the recogniser could not be run on them."""
     num_unheard: int
     """Utterances in which no word was heard: all of theirs count as deleted."""
+    num_characters: int
+    """Words of the reference that are a Han or kana character each: of these alone, the rate is one of characters."""
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -73,19 +76,24 @@ class Comparison:
             "without_reference": self.num_without_reference,
             "not_transcribed": self.num_not_transcribed,
             "unheard": self.num_unheard,
+            "characters": self.num_characters,
         }
 
 
 def spell(text: str, spelling: Spelling = Spelling()) -> str:
     """A text as it is compared: words with single blanks between them, without tags such as ``[LAUGHTER]``.
 
-    Unless the spelling says otherwise, letters are folded to one case, and all that is no letter, mark or digit becomes
-    a blank, but for apostrophes inside words.
+    Each Han or kana character is a word, since Chinese and Japanese have no blanks between words. Unless the spelling
+    says otherwise, letters are folded to one case, and all that is no letter, mark or digit becomes a blank, but for
+    apostrophes inside words.
 
     >>> spell("Well -- I can’t, [LAUGHTER] really!")
     "well i can't really"
+    >>> spell("你好，Anna")
+    '你 好 anna'
     """
-    words = TAG.sub(" ", unicodedata.normalize("NFKC", text).replace("’", "'")).split()
+    plain = TAG.sub(" ", unicodedata.normalize("NFKC", APOSTROPHE.sub("'", text)))
+    words = with_characters_apart(plain).split()
     if not spelling.punctuation:
         kept = ("".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in word) for word in words)
         words = [word.strip("'") for part in kept for word in part.split()]
@@ -140,6 +148,7 @@ def compare(
         int((~told & ~failed).sum()),
         int(failed.sum()),
         sum(not text for text in heard),
+        sum(with_characters_apart(word) != word for row in rows for word in truth[row].split()),
     )
 
 

@@ -24,6 +24,9 @@ TAG = re.compile(r"\[[^\[\]]*\]|<[^<>\s]*>|\{[^{}\s]*\}|\+\+\S*?\+\+")
 """What transcribers write for sounds that are no words: ``[LAUGHTER]``, ``[door slams]``, ``<unk>``, ``{CG}``,
 ``++BREATHING++``."""
 
+APOSTROPHE = re.compile("[‘’‛`´ʼ]")
+"""What is written for an apostrophe. It is looked for before NFKC, which makes a blank and an accent of some."""
+
 _SYMBOLS = {"&": "and", "@": "at", "%": "percent", "+": "plus"}
 
 _ABBREVIATIONS = {
@@ -53,7 +56,7 @@ def _without_tags(text: str) -> str:
 def _plain(written: str) -> str:
     """Lower case, one kind of apostrophe, Latin letters without accents, other signs as blanks."""
     kept = []
-    for sign in unicodedata.normalize("NFKC", re.sub("[‘’‛`´ʼ]", "'", written)).lower():
+    for sign in unicodedata.normalize("NFKC", APOSTROPHE.sub("'", written)).lower():
         base = unicodedata.normalize("NFKD", sign)[0]
         sign = (
             base if base.isascii() and base.isalpha() else {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o"}.get(sign, sign)
