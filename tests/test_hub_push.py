@@ -219,6 +219,19 @@ def test_the_card_of_a_head_that_reads_no_words_asks_for_none(tmp_path: Path) ->
     assert "$ mmser predict me/head recording.wav\n" in card_in(tmp_path / "made")[1]
 
 
+def test_the_card_of_a_head_that_standardises_per_speaker_asks_for_several_recordings(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "toy")
+    told = {}
+    for granularity in ("word", "utterance"):
+        experiment = replace(PROBE, granularity=granularity, normalise="speaker", seeds=1)
+        folder = train_head(cache, experiment, tmp_path / granularity).folder
+        write_repository(folder / "heads" / "speech-probe-fold0-seed0", "me/head", tmp_path / "made")
+        told[granularity] = card_in(tmp_path / "made")[1]
+    assert "```console\n$ mmser predict me/head recordings/\n```\n\nSpeech is standardised by" in told["utterance"]
+    assert "$ mmser predict me/head recordings/ --text-file texts.csv\n```" in told["word"]
+    assert "Of a single recording it may tell nothing.\n\n```python" in told["utterance"]
+
+
 def test_a_head_without_its_run_has_a_card_too(head: Path, tmp_path: Path) -> None:
     write_repository(head, "me/head", tmp_path / "alone" / "folder")
     write_repository(tmp_path / "alone" / "folder", "me/again", tmp_path / "made")

@@ -281,6 +281,39 @@ def test_one_speaker_is_supposed_where_nobody_says(cache: Path, corpus: Path, tm
     np.testing.assert_allclose(pd.read_csv(StringIO(result.stdout))[SHARES], expected, atol=1e-3)
 
 
+def test_the_only_recording_of_a_speaker_gets_no_answer(cache: Path, corpus: Path, tmp_path: Path) -> None:
+    """Standardised by itself it is 0, and so would every other be."""
+    folder = train_head(cache, replace(PROBE, normalise="speaker"), tmp_path / "run").folder
+    for uid in ("u1", "u5"):
+        result = mmser("predict", folder, corpus.parent / "wav" / f"{uid}.wav", "--device", "cpu")
+        assert (result.exit_code, result.stdout) == (3, f"utterance_id,prediction,{','.join(SHARES)}\n")
+        assert f"{uid}: no other recording of speaker 'speaker' has utterance states" in result.stderr
+    table = read_manifest(corpus).table[1:]  # of the first speaker one is left
+    write_manifest(Manifest(table, corpus.parent), corpus.parent / "less.csv")
+    result = mmser("predict", folder, "--manifest", corpus.parent / "less.csv", "--device", "cpu", "--fold", "s2")
+    assert result.exit_code == 3
+    assert "u1: no other recording of speaker 's0' has utterance states" in result.stderr
+    told = pd.read_csv(StringIO(result.stdout)).set_index("utterance_id")
+    assert told.index.tolist() == IDS[2:]
+    expected = predicted(folder, "s2")
+    np.testing.assert_allclose(told.loc[expected.index, SHARES], expected, atol=1e-3)
+
+
+def test_one_recording_of_several_states_is_answered_unless_they_are_pooled_first(
+    cache: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Mean 0 and deviation 1 are those of every recording that is standardised by itself."""
+    wavs = [corpus.parent / "wav" / f"{uid}.wav" for uid in ("u1", "u5")]
+    pooling = replace(EXPERIMENTS["frames"], normalise="speaker")
+    folder = train_head(cache, pooling, tmp_path / "pooling").folder
+    assert [len(predict(folder, [wav], device="cpu")) for wav in wavs] == [0, 0]
+    assert len(predict(folder, wavs, device="cpu")) == 2
+    attending = replace(pooling, head="coattention", settings={"width": 4, "heads": 2}, learning_rate=1e-3)
+    folder = train_head(cache, attending, tmp_path / "attending").folder
+    one, other = (predict(folder, [wav], text=TEXT, device="cpu")[SHARES].to_numpy(float) for wav in wavs)
+    assert not np.allclose(one, other, atol=1e-4)
+
+
 # recordings
 
 

@@ -20,7 +20,7 @@ from mmser.predict.ensemble import Ensemble, open_ensemble
 from mmser.predict.extractions import extractions
 from mmser.predict.recordings import recordings, with_recognised
 from mmser.train.about import About
-from mmser.train.apply import Applied, apply, unseen_by
+from mmser.train.apply import Applied, alone_in, apply, unseen_by
 
 ONE_SPEAKER = "speaker"
 """Who is taken to speak in all recordings where nobody says."""
@@ -110,6 +110,8 @@ def predict_manifest(
         opened = Cache(folder)
         failures = {**changed, **_failures(ensemble, opened, manifest.ids, {**reasons, **unheard})}
         ids = [uid for uid in manifest.ids if uid not in failures]
+        failures |= _alone(ensemble, opened, ids)
+        ids = [uid for uid in ids if uid not in failures]
         answers = [apply(one.path, opened, ids) for one in ensemble.heads] if ids else []
     return Predictions(
         _tabulated(answers, ensemble.heads[0]), failures, tuple(one.path for one in ensemble.heads), (*notes, *told)
@@ -124,6 +126,11 @@ def _failures(ensemble: Ensemble, cache: Cache, ids: Sequence[str], reasons: Map
     for head in ensemble.heads:
         lacking |= unseen_by(head.path, cache, ids)
     return {uid: reasons.get(uid, lacking[uid]) for uid in ids if uid in lacking}
+
+
+def _alone(ensemble: Ensemble, cache: Cache, ids: Sequence[str]) -> dict[str, str]:
+    """Why some head could tell nothing of a recording, since it is all that is there of its speaker."""
+    return {uid: reason for head in ensemble.heads for uid, reason in alone_in(head.path, cache, ids).items()}
 
 
 def _tabulated(answers: Sequence[Applied], head: About) -> pd.DataFrame:
@@ -153,7 +160,7 @@ def _check_texts(ensemble: Ensemble, manifest: Manifest) -> None:
 
 def _with_speakers(ensemble: Ensemble, manifest: Manifest) -> tuple[Manifest, list[str]]:
     """The manifest with one speaker of all where nobody is named and a head asks, and what to tell the user."""
-    if all(head.normalise != "speaker" for head in ensemble.heads):
+    if not any(head.by_speaker for head in ensemble.heads):
         return manifest, []
     table = manifest.table
     note = "speech is standardised by what is heard here of each speaker: the more, and the more varied, the better"

@@ -51,6 +51,7 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             run=run,
             repo=repo,
             needs_text=about.needs_text,
+            by_speaker=about.by_speaker,
         )
     )
     return f"---\n{_metadata(trained, repo, run)}---\n\n{text}"

@@ -64,6 +64,11 @@ class About:
         return self.reads_text or self.reads_alignment
 
     @property
+    def by_speaker(self) -> bool:
+        """Whether the speech that it reads is standardised by what is there of each speaker."""
+        return self.normalise == "speaker" and bool(self.granularities)
+
+    @property
     def stored_text_layer(self) -> int | None:
         """``text_layer`` by the encoder's number, as it was stored when the head was trained."""
         stored, layer = self.recipe("text").get("layers", []), -1 if self.text_layer is None else self.text_layer
