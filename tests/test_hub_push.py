@@ -232,6 +232,22 @@ def test_the_card_of_a_head_that_standardises_per_speaker_asks_for_several_recor
     assert "Of a single recording it may tell nothing.\n\n```python" in told["utterance"]
 
 
+def test_the_card_of_a_member_names_what_it_reads_itself(tmp_path: Path) -> None:
+    fusion = replace(PROBE, head="late-fusion", seeds=1)
+    train_head(write_cache(tmp_path / "toy"), fusion, tmp_path / "run")
+    told = {}
+    for name in ("speech-probe", "text-probe"):
+        write_repository(tmp_path / "run" / "heads" / f"{name}-fold0-seed0", "me/head", tmp_path / name)
+        metadata, text = card_in(tmp_path / name)
+        (result,) = metadata["model-index"][0]["results"]
+        streams = [one for one in ("pooled/toy@hand", "text/toy") if f"- `{one}`" in text]
+        told[name] = (metadata["pipeline_tag"], result["task"]["type"], streams)
+    assert told == {
+        "speech-probe": ("audio-classification", "audio-classification", ["pooled/toy@hand"]),
+        "text-probe": ("text-classification", "text-classification", ["text/toy"]),
+    }
+
+
 def test_a_head_without_its_run_has_a_card_too(head: Path, tmp_path: Path) -> None:
     write_repository(head, "me/head", tmp_path / "alone" / "folder")
     write_repository(tmp_path / "alone" / "folder", "me/again", tmp_path / "made")

@@ -47,7 +47,7 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             labels=about.labels,
             dimensions=about.dimensions,
             reads=_reads(trained),
-            streams=about.streams,
+            streams=about.read_streams,
             run=run,
             repo=repo,
             needs_text=about.needs_text,
@@ -108,12 +108,13 @@ def _environment() -> Environment:
 def _metadata(trained: TrainedHead, repo: str, run: Mapping[str, Any] | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    task = "text-classification" if trained.streams == ["text"] else "audio-classification"
     results = (
         []
         if run is None
         else [
             EvalResult(
-                task_type="audio-classification",
+                task_type=task,
                 dataset_type=run["cache"],
                 dataset_name=run["cache"],
                 metric_type=figure["type"],
@@ -127,7 +128,7 @@ def _metadata(trained: TrainedHead, repo: str, run: Mapping[str, Any] | None) ->
     data = ModelCardData(
         library_name="mmser",
         tags=tags,
-        pipeline_tag="audio-classification",
+        pipeline_tag=task,
         model_name=repo.split("/")[-1] if results else None,
         eval_results=results or None,
     )

@@ -27,6 +27,10 @@ class About:
     kind: HeadKind
     reads_text: bool
     """Whether it reads token states."""
+    reads_mel: bool
+    """Whether it reads log-mel frames."""
+    reads_links: bool
+    """Whether it reads which word a state belongs to, or when it was spoken."""
     labels: tuple[str, ...]
     """The classes, by output."""
     dimensions: tuple[str, ...]
@@ -48,6 +52,22 @@ class About:
         """The name of the stream of a kind (``speech``, ``pooled``, ``opensmile``, ``text``, ``mel``, ``align``)."""
         return next((name for name in self.streams if name.split("/")[0] == kind), None)
 
+    @property
+    def read_kinds(self) -> dict[str, set[str]]:
+        """The kinds of streams that it reads, with the granularities of speech that it takes from each."""
+        found: dict[str, set[str]] = {}
+        for granularity in self.granularities:
+            kind = "speech" if granularity == "frame" else "pooled"
+            found.setdefault(kind if self.stream(kind) else "opensmile", set()).add(granularity)
+        beside = {"text": self.reads_text, "mel": self.reads_mel, "align": self.reads_links}
+        return found | {kind: set() for kind, is_read in beside.items() if is_read}
+
+    @property
+    def read_streams(self) -> dict[str, Mapping[str, Any]]:
+        """Of the run's streams, those that it reads itself: other members of a late fusion may read others."""
+        read = [self.stream(kind) for kind in self.read_kinds]
+        return {name: self.streams[name] for name in read if name is not None}
+
     def recipe(self, kind: str) -> Mapping[str, Any]:
         """The recipe of the stream of a kind; empty where that is not known."""
         name = self.stream(kind)
@@ -56,7 +76,7 @@ class About:
     @property
     def reads_alignment(self) -> bool:
         """Whether what it reads depends on an alignment: segments, or which word a state belongs to."""
-        return bool(set(self.granularities) & set(TIERS)) or self.stream("align") is not None
+        return bool(set(self.granularities) & set(TIERS)) or self.reads_links
 
     @property
     def needs_text(self) -> bool:
@@ -130,6 +150,8 @@ def load_about(folder: Path) -> tuple[Head, About]:
         path=folder,
         kind=kind,
         reads_text=kind.reads_text(head.options),
+        reads_mel=kind.reads_mel(head.options),
+        reads_links=bool(kind.links(head.options)),
         labels=_listed(config, "labels", str, path),
         dimensions=_listed(config, "dimensions", str, path),
         granularities=head.inputs.granularities if kind.needs_speech else (),
