@@ -1,6 +1,7 @@
 """New recordings: what a head says of them is what it says by way of the cache; other states are refused."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -314,7 +315,50 @@ def test_one_recording_of_several_states_is_answered_unless_they_are_pooled_firs
     assert not np.allclose(one, other, atol=1e-4)
 
 
+def test_a_recording_without_a_speaker_is_a_failure_where_others_have_one(
+    cache: Path, corpus: Path, tmp_path: Path
+) -> None:
+    folder = train_head(cache, replace(PROBE, normalise="speaker"), tmp_path / "run").folder
+    table = read_manifest(corpus).table
+    table.loc[table["utterance_id"] == "u1", "speaker"] = ""
+    table.loc[table["utterance_id"] == "u0", "speaker"] = "s1"
+    write_manifest(Manifest(table, corpus.parent), corpus.parent / "blank.csv")
+    result = mmser("predict", folder, "--manifest", corpus.parent / "blank.csv", "--device", "cpu")
+    assert result.exit_code == 3
+    assert "u1: no speaker is named" in result.stderr
+    assert "1 of 6 recordings could not be processed" in result.stderr
+    assert pd.read_csv(StringIO(result.stdout))["utterance_id"].tolist() == [uid for uid in IDS if uid != "u1"]
+
+
 # recordings
+
+
+ODD = {b"caf\xe9.wav": "caf\\udce9", b"a\nb.wav": "a\\nb", b"~c.wav": "~c", b"d .wav": "d "}
+"""Names that no id can have, and what is printed of them."""
+
+
+def test_files_whose_names_can_be_no_id_are_failures(probe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    sound = write_noise(folder / "ok.wav", 0.5, 1)
+    for name in ODD:
+        shutil.copy(sound, os.path.join(os.fsencode(folder), name))
+    result = mmser("predict", probe, folder, "--device", "cpu")
+    assert result.exit_code == 3
+    assert pd.read_csv(StringIO(result.stdout))["utterance_id"].tolist() == ["ok"]
+    for shown in ODD.values():
+        assert f"\n{shown}: " in f"\n{result.stderr}"
+    assert "its name is not in UTF-8, in which tables are written; rename it" in result.stderr
+    assert "4 of 5 recordings could not be processed" in result.stderr
+    alone = mmser("predict", probe, folder / "a\nb.wav", "--json")
+    told = json.loads(alone.stdout)
+    assert (alone.exit_code, told["predictions"], [one["utterance_id"] for one in told["failures"]]) == (
+        3,
+        [],
+        ["a\\nb"],
+    )
+    with pytest.raises(ManifestError):
+        recordings([folder])
 
 
 def test_ids_are_paths_below_what_was_named(tmp_path: Path) -> None:
