@@ -18,11 +18,12 @@ from mmser.cache import Cache, StreamWriter, verify
 from mmser.cli import EXIT_INTERRUPTED, main
 from mmser.demo import corpus as demo_corpus
 from mmser.demo import run as demo_run
-from mmser.errors import ProtocolError
+from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS
 from mmser.metrics import concordance_correlation
 from mmser.train.command import command_of
 from mmser.train.members import FUSIONS
+from mmser.train.names import default_folder
 from mmser.train.options import Experiment, Training
 from mmser.train.presets import PRESETS
 from mmser.train.run import train_head
@@ -427,6 +428,37 @@ def test_another_experiment_in_the_same_folder(cache: Path, inside: Path) -> Non
     assert result.exit_code == 1
     assert "speech-probe-word-mix holds another experiment: normalise was 'global', now 'none'" in result.stderr
     assert "Give another --out" in result.stderr
+
+
+def test_a_cache_given_as_a_dot_has_its_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be refused under its real path, and folders be named after nothing."""
+    monkeypatch.chdir(cache)
+    asked = ("--head", "text-probe", "--epochs", 1, "--out", tmp_path / "run")
+    assert mmser("train-head", ".", *asked).exit_code == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["cache"] == cache.name
+    assert mmser("train-head", cache, *asked).exit_code == 0
+    assert default_folder(Path("."), Experiment()).parts[:2] == ("runs", cache.name)
+    assert default_folder(Path(".."), Experiment()).parts[:2] == ("runs", cache.parent.name)
+    (tmp_path / "grid.toml").write_text('[base]\nhead = "text-probe"\nepochs = 1\n[axes]\nseeds = [1]\n')
+    told = mmser("ablate", ".", tmp_path / "grid.toml", "--dry-run", "--json")
+    assert json.loads(told.stdout)["folder"] == f"runs/{cache.name}/grid"
+
+
+@pytest.mark.parametrize("given", [".", ".."])
+def test_the_demo_lays_its_corpus_beside_a_cache_given_as_a_dot(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" if given == "." else tmp_path / "mine" / "below")
+    spoken = []
+
+    def speak(folder: Path, **_: int) -> None:
+        spoken.append(folder)
+        raise MmserError("enough")
+
+    monkeypatch.setattr(demo_run, "speak_corpus", speak)
+    assert mmser("demo", "--cache", given, "--runs", tmp_path / "runs").stderr.endswith("Error: enough\n")
+    assert spoken == [tmp_path / "mine-corpus"]
 
 
 # the demo

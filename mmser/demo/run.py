@@ -1,5 +1,6 @@
 """The main job on embedded defaults: a corpus is spoken, aligned, encoded and learnt from."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from mmser.demo.corpus import EMOTIONS, SPEAKERS, speak_corpus
 from mmser.errors import ProtocolError
 from mmser.extract.options import Extraction
 from mmser.extract.run import Summary, extract
+from mmser.files import name_of
 from mmser.report import Written, write_report
 from mmser.train.options import Experiment, Training
 from mmser.train.run import Result, train_head
@@ -81,7 +83,8 @@ def demo(
         MmserError: espeak-ng is not installed (says how), or a folder holds something else, such as heads of the corpus
             as it was spoken before.
     """
-    corpus = cache.with_name(f"{cache.name}-corpus")
+    beside = cache if cache.name == name_of(cache) else Path(os.path.abspath(cache))  # . and .. have no name
+    corpus = beside.with_name(f"{beside.name}-corpus")
     runs.mkdir(parents=True, exist_ok=True)  # what is in the way there is better known before the work than after it
     say(
         f"Speaking {len(SPEAKERS) * len(EMOTIONS) * num_sentences} utterances: {len(SPEAKERS)} voices, "
