@@ -248,6 +248,21 @@ def test_the_card_of_a_member_names_what_it_reads_itself(tmp_path: Path) -> None
     }
 
 
+def test_the_card_of_a_head_that_never_trained_says_so(run: Path, tmp_path: Path) -> None:
+    wild = replace(PROBE, seeds=1, learning_rate=1e30)
+    folder = train_head(write_cache(tmp_path / "toy"), wild, tmp_path / "run").folder
+    write_repository(folder / "heads" / "speech-probe-fold0-seed0", "me/head", tmp_path / "made")
+    _, text = card_in(tmp_path / "made")
+    assert "\n\n**This head never trained**: it diverged before its first epoch was scored" in text
+    assert "of its parts, no epoch was left for the dev part to choose, and the test part was opened once:" in text
+    assert "\n\nNoted when it was trained:\n\n- `6 of 6 runs of speech-probe diverged" in text
+    assert "lower --learning-rate`\n\n## How to use it\n" in text.replace("\n\n\n", "\n\n")
+    write_repository(run / "heads" / NAME, "me/head", tmp_path / "sound")
+    sound = card_in(tmp_path / "sound")[1]
+    assert "never trained" not in sound
+    assert "Noted when" not in sound
+
+
 def test_a_head_without_its_run_has_a_card_too(head: Path, tmp_path: Path) -> None:
     write_repository(head, "me/head", tmp_path / "alone" / "folder")
     write_repository(tmp_path / "alone" / "folder", "me/again", tmp_path / "made")

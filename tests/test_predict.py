@@ -315,6 +315,18 @@ def test_one_recording_of_several_states_is_answered_unless_they_are_pooled_firs
     assert not np.allclose(one, other, atol=1e-4)
 
 
+def test_heads_that_never_trained_are_counted(cache: Path, corpus: Path, kept: Path, tmp_path: Path) -> None:
+    folder = train_head(cache, replace(PROBE, learning_rate=1e30), tmp_path / "run").folder
+    one = folder / "heads" / "speech-probe-fold0-seed0" / "config.json"
+    one.write_text(json.dumps({**json.loads(one.read_text()), "best_epoch": 1}))
+    result = mmser("predict", folder, corpus.parent / "wav" / "u1.wav", "--device", "cpu")
+    assert result.exit_code == 0
+    assert "Note: 2 of 3 heads never trained: they diverged before their first score" in result.stderr
+    one.write_text(json.dumps({**json.loads(one.read_text()), "best_epoch": "1"}))
+    with pytest.raises(MmserError, match=r"config\.json: best_epoch is '1'; expected a whole number"):
+        open_ensemble(folder)
+
+
 def test_a_recording_without_a_speaker_is_a_failure_where_others_have_one(
     cache: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -103,8 +103,9 @@ def predict_manifest(
         ProtocolError: it is not the one that a head was trained on (says what differs), or recipes are not known.
     """
     unfit, heads = dict(unfit or {}), tuple(one.path for one in ensemble.heads)
+    untrained = _untrained(ensemble)
     if not len(manifest):
-        return Predictions(_tabulated([], ensemble.heads[0]), unfit, heads, ())
+        return Predictions(_tabulated([], ensemble.heads[0]), unfit, heads, tuple(untrained))
     if transcribe is None:
         _check_texts(ensemble, manifest)
     asked = [replace(one, refresh=cache is not None) for one in extractions(ensemble.heads, options)]
@@ -121,7 +122,18 @@ def predict_manifest(
         failures |= _alone(ensemble, opened, [uid for uid in manifest.ids if uid not in failures])
         ids = [uid for uid in manifest.ids if uid not in failures]
         answers = [apply(one.path, opened, ids) for one in ensemble.heads] if ids else []
-    return Predictions(_tabulated(answers, ensemble.heads[0]), failures, heads, (*notes, *told))
+    return Predictions(_tabulated(answers, ensemble.heads[0]), failures, heads, (*untrained, *notes, *told))
+
+
+def _untrained(ensemble: Ensemble) -> list[str]:
+    """What to tell the user of heads whose answers are those of chance."""
+    untrained = sum(head.is_untrained for head in ensemble.heads)
+    if not untrained:
+        return []
+    return [
+        f"{untrained} of {len(ensemble.heads)} heads never trained: they diverged before their first score and answer "
+        "by random weights; train them again by a lower --learning-rate"
+    ]
 
 
 def _failures(ensemble: Ensemble, cache: Cache, ids: Sequence[str], reasons: Mapping[str, str]) -> dict[str, str]:

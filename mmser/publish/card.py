@@ -52,6 +52,7 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             repo=repo,
             needs_text=about.needs_text,
             by_speaker=about.by_speaker,
+            is_untrained=about.is_untrained,
         )
     )
     return f"---\n{_metadata(trained, repo, run)}---\n\n{text}"
@@ -75,6 +76,7 @@ def _of_run(trained: TrainedHead) -> dict[str, Any] | None:
         "protocol": {name: value for name, value in settings.items() if value},
         "has_oracle": bool(asked["experiment"].get("report_oracle")),
         "fold": stored["fold"],
+        "notes": summary["notes"],
         "rejected": rejected,
         "own": [] if rejected else _own_figures(folder, trained, stored),
         "overall": _overall_figures(summary, _part(trained)),

@@ -47,6 +47,8 @@ class About:
     rating_deviation: tuple[float, ...]
     streams: Mapping[str, Mapping[str, Any]]
     """Recipe and provenance of the streams that the run read, by name; empty where an older mmser trained it."""
+    best_epoch: int | None = None
+    """The epoch that dev chose; 0 where training diverged before the first score; None where that is not known."""
 
     def stream(self, kind: str) -> str | None:
         """The name of the stream of a kind (``speech``, ``pooled``, ``opensmile``, ``text``, ``mel``, ``align``)."""
@@ -72,6 +74,11 @@ class About:
         """The recipe of the stream of a kind; empty where that is not known."""
         name = self.stream(kind)
         return {} if name is None else self.streams[name]["recipe"]
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it has the random weights that training began with."""
+        return self.best_epoch == 0
 
     @property
     def reads_alignment(self) -> bool:
@@ -161,9 +168,12 @@ def load_about(folder: Path) -> tuple[Head, About]:
         rating_mean=_listed(config, "rating_mean", float, path),
         rating_deviation=_listed(config, "rating_deviation", float, path),
         streams=_streams(config.get("streams", {}), path),
+        best_epoch=config.get("best_epoch"),
     )
     if about.normalise not in NORMALISATIONS or type(about.text_layer) not in (int, type(None)):
         raise MmserError(f"{path}: normalise {about.normalise!r} and text_layer {about.text_layer!r} are no settings")
+    if type(about.best_epoch) not in (int, type(None)):
+        raise MmserError(f"{path}: best_epoch is {about.best_epoch!r}; expected a whole number: the file is damaged")
     if kind.needs_speech and len(about.speech_layers) != head.inputs.speech_layers:
         raise MmserError(f"{path}: {len(about.speech_layers)} speech layers for a head of another number; damaged")
     num_outputs = len(about.labels) + len(about.dimensions)
