@@ -17,6 +17,15 @@ from mmser.errors import MmserError
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
 
 
+def name_of(path: Path) -> str:
+    """What a folder or file is called, also where it is given as ``.`` or ``..``, which are no names.
+
+    >>> name_of(Path("cache/emodb")), name_of(Path("cache/emodb/sub/..")), name_of(Path(".")) == Path.cwd().name
+    ('emodb', 'emodb', True)
+    """
+    return os.path.basename(os.path.abspath(path))
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Where to write a file that takes its place when the block ends, and leaves the old one if the block fails.

@@ -11,12 +11,16 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _PLAIN_AFTER_S, _PLAIN_EVERY_S, _PLAIN_SHARE = 10.0, 60.0, 0.1
 """Where nobody watches, a line of progress comes after a tenth more of the work, but no sooner than the first and, if
 the work is slow, no later than the second after the line before: a night's work is a page, not a book."""
+
+_UNBOUNDED = 1_000_000
+"""Columns of an output that has no edge."""
 
 
 class Meter:
@@ -55,7 +59,7 @@ class Meter:
     def say(self, text: str) -> None:
         """Print a line, above the bars where there are any."""
         if self._bars is not None:
-            self._bars.console.print(text, highlight=False, markup=False)
+            self._bars.console.print(text, highlight=False, markup=False, emoji=False)
         elif not self._quiet:
             click.echo(text, err=True)
 
@@ -74,11 +78,11 @@ def meter(*, quiet: bool = False) -> Iterator[Meter]:
             yield plain
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
         shown = Meter(bars)
@@ -118,8 +122,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    # Piped, a table is as wide as it needs to be.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not sys.stdout.isatty():  # as wide as it needs to be: nobody's screen has an end, and rows stay lines
+        unbounded = console.options.update(max_width=_UNBOUNDED)
+        console.width = max(1, Measurement.get(console, unbounded, shown).maximum)
     console.print(shown)
 
 

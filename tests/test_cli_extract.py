@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,39 @@ def test_a_cache_that_is_not_there(command: str, tmp_path: Path) -> None:
     result = mmser("cache", command, tmp_path / "none")
     assert result.exit_code == 1
     assert "none: no such cache; make one with: mmser extract MANIFEST --cache" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "compact", "pack", "doctor"])
+def test_a_folder_that_is_no_cache(command: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    rest = ("--out", tmp_path / "made.h5") if command == "pack" else ()
+    found = []
+    for folder in (made.parent, tmp_path / "empty"):
+        asked = ("doctor", made.parent / "corpus.csv", "--no-audio", "--cache", folder)
+        found.append(mmser(*(asked if command == "doctor" else ("cache", command, folder, *rest))))
+    assert [(one.exit_code, one.stdout) for one in found] == [(1, "")] * 2
+    assert found[0].stderr == f"Error: {made.parent} is no cache, but cache in it could be: name one of them\n"
+    assert found[1].stderr.endswith("is no cache: it holds neither a stream nor a manifest.csv; name another folder\n")
+    assert not (tmp_path / "made.h5").exists()
+
+
+def test_verify_names_a_stream_that_has_lost_its_recipe(made: Path, tmp_path: Path) -> None:
+    cache = shutil.copytree(made, tmp_path / "cache")
+    lost = cache / "text" / "builtin-tiny" / "stream.json"
+    lost.unlink()
+    result = mmser("cache", "verify", cache)
+    assert result.exit_code == 1
+    assert result.stdout == (
+        f"{lost}: not there, but the stream's plan or shards are; nobody can say what made them: put a copy of the "
+        "file back, or delete the folder and extract again\n"
+    )
+    (cache / "manifest.csv").unlink()
+    for kind in ("pooled", "align"):
+        shutil.rmtree(cache / kind)
+    assert mmser("cache", "verify", cache).stdout == result.stdout  # all that is left of it
+    shutil.rmtree(lost.parent)
+    lost.parent.mkdir()
+    assert "is no cache" in mmser("cache", "verify", cache).stderr
 
 
 def test_verify_names_the_shard_with_the_flipped_byte(made: Path) -> None:

@@ -16,12 +16,14 @@ from small_corpus import mmser
 
 from mmser.cache import Cache, StreamWriter, verify
 from mmser.cli import EXIT_INTERRUPTED, main
+from mmser.demo import corpus as demo_corpus
 from mmser.demo import run as demo_run
-from mmser.errors import ProtocolError
+from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS
 from mmser.metrics import concordance_correlation
 from mmser.train.command import command_of
 from mmser.train.members import FUSIONS
+from mmser.train.names import default_folder
 from mmser.train.options import Experiment, Training
 from mmser.train.presets import PRESETS
 from mmser.train.run import train_head
@@ -428,6 +430,37 @@ def test_another_experiment_in_the_same_folder(cache: Path, inside: Path) -> Non
     assert "Give another --out" in result.stderr
 
 
+def test_a_cache_given_as_a_dot_has_its_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be refused under its real path, and folders be named after nothing."""
+    monkeypatch.chdir(cache)
+    asked = ("--head", "text-probe", "--epochs", 1, "--out", tmp_path / "run")
+    assert mmser("train-head", ".", *asked).exit_code == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["cache"] == cache.name
+    assert mmser("train-head", cache, *asked).exit_code == 0
+    assert default_folder(Path("."), Experiment()).parts[:2] == ("runs", cache.name)
+    assert default_folder(Path(".."), Experiment()).parts[:2] == ("runs", cache.parent.name)
+    (tmp_path / "grid.toml").write_text('[base]\nhead = "text-probe"\nepochs = 1\n[axes]\nseeds = [1]\n')
+    told = mmser("ablate", ".", tmp_path / "grid.toml", "--dry-run", "--json")
+    assert json.loads(told.stdout)["folder"] == f"runs/{cache.name}/grid"
+
+
+@pytest.mark.parametrize("given", [".", ".."])
+def test_the_demo_lays_its_corpus_beside_a_cache_given_as_a_dot(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" if given == "." else tmp_path / "mine" / "below")
+    spoken = []
+
+    def speak(folder: Path, **_: int) -> None:
+        spoken.append(folder)
+        raise MmserError("enough")
+
+    monkeypatch.setattr(demo_run, "speak_corpus", speak)
+    assert mmser("demo", "--cache", given, "--runs", tmp_path / "runs").stderr.endswith("Error: enough\n")
+    assert spoken == [tmp_path / "mine-corpus"]
+
+
 # the demo
 
 
@@ -445,6 +478,7 @@ def test_the_demo_goes_the_whole_way(small_demo: Path) -> None:
     result = mmser("demo")
     assert result.exit_code == 0, result.output
     assert "Speaking 24 utterances: 6 voices, 4 emotions" in result.stdout
+    assert "To be written by this stage: " in result.stderr
     assert "Aligned 24 of 24 utterances" in result.stdout
     assert list(table_of(result.stdout)[1]) == ["speech-probe", "text-probe", "late-fusion", "coattention"]
     assert "24 utterances, 4 classes (chance UA 0.250); interval by bootstrap over 6 speakers." in result.stdout
@@ -473,6 +507,23 @@ def test_the_demo_goes_the_whole_way(small_demo: Path) -> None:
     # and it is a cache like any other
     assert mmser("cache", "verify", "cache/demo").exit_code == 0
     assert mmser("train-head", "cache/demo", "--head", "text-probe", "--epochs", 1).exit_code == 0
+
+
+def test_the_demo_learns_from_the_corpus_as_it_is_spoken_now(small_demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mmser("demo").exit_code == 0
+    before = Cache("cache/demo").to_numpy("utterance", layer=2)
+    faster = {name: replace(style, rate=style.rate + 20) for name, style in demo_corpus.STYLES.items()}
+    monkeypatch.setattr(demo_corpus, "STYLES", faster)
+    result = mmser("demo")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "Error: runs/demo/late-fusion holds heads of other states than those of cache/demo, as of the corpus before it "
+        "was spoken anew; delete the folder runs/demo, or give another --runs"
+    )
+    assert "keep their old states" not in result.output
+    after = Cache("cache/demo").to_numpy("utterance", layer=2)
+    assert (before.values != after.values).any(1).all()
+    assert mmser("demo", "--runs", "runs/again").exit_code == 0
 
 
 def test_the_demo_says_before_it_works_that_a_file_is_in_the_way(inside: Path) -> None:

@@ -131,7 +131,8 @@ def text_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head without ratings."""
     folder = tmp_path_factory.mktemp("text") / "heads" / "text-probe-fold0-seed0"
     labels = ["angry", "sad", 'fear"\n']
-    about = {"streams": {"text/toy": {"recipe": {"encoder": "builtin:tiny", "layers": [0, 2]}}}}
+    streams = {"text/toy": {"recipe": {"encoder": "builtin:tiny", "layers": [0, 2]}}, "mel/toy": {"recipe": {}}}
+    about = {"streams": streams}  # as of a run in which another member reads the second
     a_trained(folder, "text-probe", labels=labels, dimensions=[], rating_mean=[], rating_deviation=[], **about)
     return folder
 

@@ -219,6 +219,50 @@ def test_the_card_of_a_head_that_reads_no_words_asks_for_none(tmp_path: Path) ->
     assert "$ mmser predict me/head recording.wav\n" in card_in(tmp_path / "made")[1]
 
 
+def test_the_card_of_a_head_that_standardises_per_speaker_asks_for_several_recordings(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "toy")
+    told = {}
+    for granularity in ("word", "utterance"):
+        experiment = replace(PROBE, granularity=granularity, normalise="speaker", seeds=1)
+        folder = train_head(cache, experiment, tmp_path / granularity).folder
+        write_repository(folder / "heads" / "speech-probe-fold0-seed0", "me/head", tmp_path / "made")
+        told[granularity] = card_in(tmp_path / "made")[1]
+    assert "```console\n$ mmser predict me/head recordings/\n```\n\nSpeech is standardised by" in told["utterance"]
+    assert "$ mmser predict me/head recordings/ --text-file texts.csv\n```" in told["word"]
+    assert "Of a single recording it may tell nothing.\n\n```python" in told["utterance"]
+
+
+def test_the_card_of_a_member_names_what_it_reads_itself(tmp_path: Path) -> None:
+    fusion = replace(PROBE, head="late-fusion", seeds=1)
+    train_head(write_cache(tmp_path / "toy"), fusion, tmp_path / "run")
+    told = {}
+    for name in ("speech-probe", "text-probe"):
+        write_repository(tmp_path / "run" / "heads" / f"{name}-fold0-seed0", "me/head", tmp_path / name)
+        metadata, text = card_in(tmp_path / name)
+        (result,) = metadata["model-index"][0]["results"]
+        streams = [one for one in ("pooled/toy@hand", "text/toy") if f"- `{one}`" in text]
+        told[name] = (metadata["pipeline_tag"], result["task"]["type"], streams)
+    assert told == {
+        "speech-probe": ("audio-classification", "audio-classification", ["pooled/toy@hand"]),
+        "text-probe": ("text-classification", "text-classification", ["text/toy"]),
+    }
+
+
+def test_the_card_of_a_head_that_never_trained_says_so(run: Path, tmp_path: Path) -> None:
+    wild = replace(PROBE, seeds=1, learning_rate=1e30)
+    folder = train_head(write_cache(tmp_path / "toy"), wild, tmp_path / "run").folder
+    write_repository(folder / "heads" / "speech-probe-fold0-seed0", "me/head", tmp_path / "made")
+    _, text = card_in(tmp_path / "made")
+    assert "\n\n**This head never trained**: it diverged before its first epoch was scored" in text
+    assert "of its parts, no epoch was left for the dev part to choose, and the test part was opened once:" in text
+    assert "\n\nNoted when it was trained:\n\n- `6 of 6 runs of speech-probe diverged" in text
+    assert "lower --learning-rate`\n\n## How to use it\n" in text.replace("\n\n\n", "\n\n")
+    write_repository(run / "heads" / NAME, "me/head", tmp_path / "sound")
+    sound = card_in(tmp_path / "sound")[1]
+    assert "never trained" not in sound
+    assert "Noted when" not in sound
+
+
 def test_a_head_without_its_run_has_a_card_too(head: Path, tmp_path: Path) -> None:
     write_repository(head, "me/head", tmp_path / "alone" / "folder")
     write_repository(tmp_path / "alone" / "folder", "me/again", tmp_path / "made")

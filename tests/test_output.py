@@ -19,7 +19,7 @@ from small_corpus import IDS, make_corpus, mmser
 from mmser.cache import Cache
 from mmser.cli import main
 from mmser.commands.output import Output
-from mmser.show import Meter
+from mmser.show import Meter, print_table
 from mmser.train.compare import compare
 
 QUICK = ("--head", "late-fusion", "--epochs", 3, "--set", "hidden=4", "--learning-rate", "0.03,0.01")
@@ -184,10 +184,15 @@ def test_an_ablation_and_its_report_as_json(cache: Path, tmp_path: Path) -> None
 def export(cache: Path, out: Path, *options: str) -> tuple[str, str]:
     """What a command prints with a terminal as its standard error, and a pipe as its standard output."""
     command = ("cache", "export", cache, "--stream", POOLED, "--granularity", "word", "--out", out, *options)
+    return in_terminal("-m", "mmser", *map(str, command))
+
+
+def in_terminal(*arguments: str) -> tuple[str, str]:
+    """What Python prints with a terminal as its standard error, and a pipe as its standard output."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     done = subprocess.run(
-        [sys.executable, "-m", "mmser", *map(str, command)],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=theirs,
         text=True,
@@ -250,6 +255,28 @@ def test_lines_are_few(
         clock(done * seconds_each)
         meter("work", done, 1000)
     assert capsys.readouterr().err.splitlines() == [f"work: {done}/1000" for done in expected]
+
+
+def test_names_in_a_terminal_are_neither_markup_nor_emoji() -> None:
+    code = """
+from mmser.show import meter
+with meter() as progress:
+    progress("words [early] [/x]", 1, 1)
+    progress.say("speaker :angry: [b]")
+"""
+    shown = in_terminal("-c", code)[1]
+    assert "words [early] [/x]" in shown
+    assert "speaker :angry: [b]" in shown
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    long = f"{'x' * 300}/:sad:/[b]"
+    print_table(("run", "figure"), [(long, "UA 0.5"), ("b", "0.25")])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{'run':{len(long)}}  figure",
+        f"{long}  UA 0.5",
+        f"{'b':{len(long)}}    0.25",
+    ]
 
 
 def test_what_is_no_number_is_never_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:

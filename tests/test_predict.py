@@ -1,6 +1,7 @@
 """New recordings: what a head says of them is what it says by way of the cache; other states are refused."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -281,7 +282,95 @@ def test_one_speaker_is_supposed_where_nobody_says(cache: Path, corpus: Path, tm
     np.testing.assert_allclose(pd.read_csv(StringIO(result.stdout))[SHARES], expected, atol=1e-3)
 
 
+def test_the_only_recording_of_a_speaker_gets_no_answer(cache: Path, corpus: Path, tmp_path: Path) -> None:
+    """Standardised by itself it is 0, and so would every other be."""
+    folder = train_head(cache, replace(PROBE, normalise="speaker"), tmp_path / "run").folder
+    for uid in ("u1", "u5"):
+        result = mmser("predict", folder, corpus.parent / "wav" / f"{uid}.wav", "--device", "cpu")
+        assert (result.exit_code, result.stdout) == (3, f"utterance_id,prediction,{','.join(SHARES)}\n")
+        assert f"{uid}: no other recording of speaker 'speaker' has utterance states" in result.stderr
+    table = read_manifest(corpus).table[1:]  # of the first speaker one is left
+    write_manifest(Manifest(table, corpus.parent), corpus.parent / "less.csv")
+    result = mmser("predict", folder, "--manifest", corpus.parent / "less.csv", "--device", "cpu", "--fold", "s2")
+    assert result.exit_code == 3
+    assert "u1: no other recording of speaker 's0' has utterance states" in result.stderr
+    told = pd.read_csv(StringIO(result.stdout)).set_index("utterance_id")
+    assert told.index.tolist() == IDS[2:]
+    expected = predicted(folder, "s2")
+    np.testing.assert_allclose(told.loc[expected.index, SHARES], expected, atol=1e-3)
+
+
+def test_one_recording_of_several_states_is_answered_unless_they_are_pooled_first(
+    cache: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Mean 0 and deviation 1 are those of every recording that is standardised by itself."""
+    wavs = [corpus.parent / "wav" / f"{uid}.wav" for uid in ("u1", "u5")]
+    pooling = replace(EXPERIMENTS["frames"], normalise="speaker")
+    folder = train_head(cache, pooling, tmp_path / "pooling").folder
+    assert [len(predict(folder, [wav], device="cpu")) for wav in wavs] == [0, 0]
+    assert len(predict(folder, wavs, device="cpu")) == 2
+    attending = replace(pooling, head="coattention", settings={"width": 4, "heads": 2}, learning_rate=1e-3)
+    folder = train_head(cache, attending, tmp_path / "attending").folder
+    one, other = (predict(folder, [wav], text=TEXT, device="cpu")[SHARES].to_numpy(float) for wav in wavs)
+    assert not np.allclose(one, other, atol=1e-4)
+
+
+def test_heads_that_never_trained_are_counted(cache: Path, corpus: Path, kept: Path, tmp_path: Path) -> None:
+    folder = train_head(cache, replace(PROBE, learning_rate=1e30), tmp_path / "run").folder
+    one = folder / "heads" / "speech-probe-fold0-seed0" / "config.json"
+    one.write_text(json.dumps({**json.loads(one.read_text()), "best_epoch": 1}))
+    result = mmser("predict", folder, corpus.parent / "wav" / "u1.wav", "--device", "cpu")
+    assert result.exit_code == 0
+    assert "Note: 2 of 3 heads never trained: they diverged before their first score" in result.stderr
+    one.write_text(json.dumps({**json.loads(one.read_text()), "best_epoch": "1"}))
+    with pytest.raises(MmserError, match=r"config\.json: best_epoch is '1'; expected a whole number"):
+        open_ensemble(folder)
+
+
+def test_a_recording_without_a_speaker_is_a_failure_where_others_have_one(
+    cache: Path, corpus: Path, tmp_path: Path
+) -> None:
+    folder = train_head(cache, replace(PROBE, normalise="speaker"), tmp_path / "run").folder
+    table = read_manifest(corpus).table
+    table.loc[table["utterance_id"] == "u1", "speaker"] = ""
+    table.loc[table["utterance_id"] == "u0", "speaker"] = "s1"
+    write_manifest(Manifest(table, corpus.parent), corpus.parent / "blank.csv")
+    result = mmser("predict", folder, "--manifest", corpus.parent / "blank.csv", "--device", "cpu")
+    assert result.exit_code == 3
+    assert "u1: no speaker is named" in result.stderr
+    assert "1 of 6 recordings could not be processed" in result.stderr
+    assert pd.read_csv(StringIO(result.stdout))["utterance_id"].tolist() == [uid for uid in IDS if uid != "u1"]
+
+
 # recordings
+
+
+ODD = {b"caf\xe9.wav": "caf\\udce9", b"a\nb.wav": "a\\nb", b"~c.wav": "~c", b"d .wav": "d "}
+"""Names that no id can have, and what is printed of them."""
+
+
+def test_files_whose_names_can_be_no_id_are_failures(probe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    sound = write_noise(folder / "ok.wav", 0.5, 1)
+    for name in ODD:
+        shutil.copy(sound, os.path.join(os.fsencode(folder), name))
+    result = mmser("predict", probe, folder, "--device", "cpu")
+    assert result.exit_code == 3
+    assert pd.read_csv(StringIO(result.stdout))["utterance_id"].tolist() == ["ok"]
+    for shown in ODD.values():
+        assert f"\n{shown}: " in f"\n{result.stderr}"
+    assert "its name is not in UTF-8, in which tables are written; rename it" in result.stderr
+    assert "4 of 5 recordings could not be processed" in result.stderr
+    alone = mmser("predict", probe, folder / "a\nb.wav", "--json")
+    told = json.loads(alone.stdout)
+    assert (alone.exit_code, told["predictions"], [one["utterance_id"] for one in told["failures"]]) == (
+        3,
+        [],
+        ["a\\nb"],
+    )
+    with pytest.raises(ManifestError):
+        recordings([folder])
 
 
 def test_ids_are_paths_below_what_was_named(tmp_path: Path) -> None:

@@ -315,6 +315,22 @@ def test_what_is_standardised(cache: Path, tmp_path: Path) -> None:
     assert np.abs(of_all["speech"]).max() > 0.5
 
 
+def test_speakers_of_a_single_utterance_are_counted(tmp_path: Path) -> None:
+    rows = make_rows()
+    alone = [rows.index[rows["speaker"] == name][0] for name in ("s1", "s2")]
+    rows.loc[alone, "speaker"] = ["once", "just once"]
+    cache = write_cache(tmp_path / "toy", rows)
+    experiment = replace(PROBE, granularity="utterance", folds="session")
+    told = {
+        own: train_head(cache, replace(experiment, normalise=own), tmp_path / own).notes
+        for own in ("speaker", "global")
+    }
+    assert told["global"] == ()
+    assert told["speaker"] == (
+        "2 of 8 speakers have utterance states in one utterance alone, of which --normalise speaker leaves nothing",
+    )
+
+
 def test_speaker_normalisation_needs_speakers(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "toy", make_rows().drop(columns="speaker"))
     experiment = replace(PROBE, folds="session")

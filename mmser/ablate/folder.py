@@ -21,6 +21,7 @@ import pandas as pd
 from mmser.ablate.grid import Cell, Grid
 from mmser.cache.schema import MANIFEST_FILE
 from mmser.errors import ProtocolError
+from mmser.files import name_of
 from mmser.train.folder import changes, is_whole, write_csv, write_json, write_text
 from mmser.train.members import settled_like
 from mmser.train.runs import read_json
@@ -54,9 +55,9 @@ def check_same(folder: Path, grid: Grid, cache: Path) -> None:
     if not path.exists():
         return
     stored = read_json(path)
-    if stored.get("cache") != cache.name:
+    if stored.get("cache") != name_of(cache):
         raise ProtocolError(
-            f"{folder} holds an ablation of cache {stored.get('cache')!r}, not {cache.name!r}; give another --out"
+            f"{folder} holds an ablation of cache {stored.get('cache')!r}, not {name_of(cache)!r}; give another --out"
         )
     try:
         before = {cell["name"]: dict(cell["experiment"]) for cell in stored["cells"]}
@@ -81,7 +82,7 @@ def write_ablation(folder: Path, grid: Grid, cache: Path, command: str) -> None:
     facts = {
         "format": FORMAT,
         "name": folder.resolve().name,
-        "cache": cache.name,
+        "cache": name_of(cache),
         "command": command,
         "baseline": grid.baseline,
         "axes": grid.axes,

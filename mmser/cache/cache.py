@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmser.cache.arrays import Features, read_features, read_segments
 from mmser.cache.json_files import parse_json
 from mmser.cache.packed import PackedFile
-from mmser.cache.schema import FAILURES_FILE, KINDS, MANIFEST_FILE, RECIPE_FILE, check_stream_name
+from mmser.cache.schema import FAILURES_FILE, KINDS, MANIFEST_FILE, PLAN_FILE, RECIPE_FILE, check_stream_name
 from mmser.cache.stream import Stream
 from mmser.errors import CacheError, ManifestError
 from mmser.manifest import Manifest, parse_manifest
@@ -97,6 +97,37 @@ class Cache:
             for folder in sorted((self.path / kind).glob("*"))
             if (folder / RECIPE_FILE).is_file()
         ]
+
+    @property
+    def headless(self) -> list[Path]:
+        """Folders of streams whose ``stream.json`` is lost: nobody can say what made what they hold."""
+        if self.packed is not None:
+            return []
+        folders = [folder for kind in KINDS for folder in sorted((self.path / kind).glob("*"))]
+        return [
+            folder
+            for folder in folders
+            if not (folder / RECIPE_FILE).is_file() and ((folder / PLAN_FILE).is_file() or any(folder.glob("*.h5")))
+        ]
+
+    def check(self) -> None:
+        """Refuse a folder that is no cache: any folder could be opened as one, and would seem to be empty.
+
+        Raises:
+            CacheError: it holds neither a stream nor a manifest; names the caches in it, if there are any.
+        """
+        if self.stream_names or self.headless or self._file(MANIFEST_FILE) is not None:
+            return
+        inner = self.caches_below()
+        raise CacheError(
+            f"{self.path} is no cache, but {', '.join(inner)} in it could be: name one of them"
+            if inner
+            else f"{self.path} is no cache: it holds neither a stream nor a {MANIFEST_FILE}; name another folder"
+        )
+
+    def caches_below(self) -> list[str]:
+        """What could have been meant where the folder above a cache is named."""
+        return sorted(path.parent.name for path in self.path.glob(f"*/{MANIFEST_FILE}"))
 
     @property
     def streams(self) -> dict[str, Stream]:

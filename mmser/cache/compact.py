@@ -43,8 +43,10 @@ def compact(cache: Cache, report: Callable[[str, int, int], Any] = lambda *_: No
         What was done, by stream; streams that were not touched are left out.
 
     Raises:
-        CacheError: a packed cache, a stream that another process writes, or a damaged shard (nothing of it is lost).
+        CacheError: no cache, a packed one, a stream that another process writes, or a damaged shard (nothing of it is
+            lost).
     """
+    cache.check()
     if cache.packed is not None:
         raise CacheError(f"{cache.path}: a packed cache never changes; compact the folder, and pack it again")
     done = {}

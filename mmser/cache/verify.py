@@ -16,8 +16,12 @@ def verify(cache: Cache) -> Iterator[str]:
 
     Reads every byte of every shard, ``stream.json`` and ``plan.json``: changed bytes, truncated or unreadable files,
     tables that do not fit, repeated utterances, planned shards that are not there, shards unlike the others of their
-    stream. The manifest is the user's to change; of it, nothing is asked.
+    stream, shards without a ``stream.json``. The manifest is the user's to change; of it, nothing is asked.
+
+    Raises:
+        CacheError: no cache at all (:meth:`mmser.cache.Cache.check`).
     """
+    cache.check()
     failures: dict[tuple[str, str], str] = {}
     try:
         if cache.packed is not None:
@@ -25,6 +29,11 @@ def verify(cache: Cache) -> Iterator[str]:
         failures = cache.failures
     except CacheError as error:
         yield str(error)
+    for folder in cache.headless:
+        yield (
+            f"{folder / RECIPE_FILE}: not there, but the stream's plan or shards are; nobody can say what made them: "
+            "put a copy of the file back, or delete the folder and extract again"
+        )
     for name in cache.stream_names:
         yield from _Check(cache, name, {uid for uid, stream in failures if stream == name}).faults()
 

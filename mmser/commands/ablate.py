@@ -14,6 +14,7 @@ import click
 from mmser.commands import EXIT_SOME_FAILED
 from mmser.commands.output import Output, with_output
 from mmser.errors import ProtocolError
+from mmser.files import name_of
 from mmser.train.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def ablate(
     if cache_path is None or (grid_path is None) == (preset is None):
         raise click.UsageError("name a CACHE, and either GRID.toml or --preset NAME (--list-presets)")
     grid = _grid(cache_path, grid_path, preset, changes)
-    folder = out or Path("runs") / cache_path.name / (preset or Path(str(grid_path)).stem)
+    folder = out or Path("runs") / name_of(cache_path) / (preset or Path(str(grid_path)).stem)
     plan = plan_ablation(cache_path, grid, folder)
     if dry_run:
         output.give({"folder": str(folder), **_plan_json(plan)}, lambda: _show_plan(grid, plan))

@@ -34,6 +34,8 @@ def info(path: Path, output: Output) -> None:
     """
     from mmser.cache import Cache
 
+    opened = Cache(path)
+    opened.check()
     streams: list[dict[str, Any]] = [
         {
             "stream": name,
@@ -43,7 +45,7 @@ def info(path: Path, output: Output) -> None:
             "shards": len(stream.shards),
             "bytes": sum(shard.num_bytes for shard in stream.shards),
         }
-        for name, stream in Cache(path).streams.items()
+        for name, stream in opened.streams.items()
     ]
     output.give({"cache": str(path), "streams": streams}, lambda: _show_streams(streams))
 
@@ -131,6 +133,7 @@ def pack(path: Path, out: Path, output: Output) -> None:
     opened = Cache(path)
     if opened.packed is not None:
         raise MmserError(f"{path}: is packed already; copy the file")
+    opened.check()
     num_streams, num_bytes = len(opened.stream_names), run(path, out)
     output.give(
         {"out": str(out), "streams": num_streams, "bytes": num_bytes},

@@ -32,7 +32,7 @@ def demo(cache_path: Path, runs_path: Path, output: Output) -> None:
     from mmser.demo.run import demo as run
 
     with output.meter() as progress:
-        outcome = run(cache_path, runs_path, say=output.say, report=progress)
+        outcome = run(cache_path, runs_path, say=output.say, report=progress, aside=progress.say)
 
     def show() -> None:
         show_added(outcome.extraction, cache_path)

@@ -48,6 +48,8 @@ def doctor(manifest_path: Path, cache_path: Path | None, corpus: str, no_audio: 
 
     table = read_manifest(manifest_path)
     cache = Cache(cache_path) if cache_path else None
+    if cache is not None:
+        cache.check()
     excluded = read_excluded(manifest_path)
     with output.meter() as progress:
         diagnosis = diagnose(table, excluded, corpus=corpus, cache=cache, audio=not no_audio, report=progress)

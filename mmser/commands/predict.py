@@ -79,10 +79,12 @@ def predict(
     _check_out(out)
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in options.items() if source(name) is not click.core.ParameterSource.DEFAULT}
-    manifest = _manifest(audio, manifest_path, text, text_file, speaker)
+    manifest, unfit = _manifest(audio, manifest_path, text, text_file, speaker)
     ensemble = open_ensemble(head, fold=fold)
     with output.meter() as progress:
-        found = predict_manifest(ensemble, manifest, given, transcribe=transcribe, cache=cache_path, report=progress)
+        found = predict_manifest(
+            ensemble, manifest, given, unfit=unfit, transcribe=transcribe, cache=cache_path, report=progress
+        )
     value = _value(found)
     if out is not None:
         _write(found, value, out)
@@ -92,7 +94,10 @@ def predict(
     for uid, reason in found.failures.items():
         click.echo(f"{uid}: {reason}", err=True)
     if found.failures:
-        click.echo(f"{len(found.failures)} of {len(manifest)} recordings could not be processed", err=True)
+        click.echo(
+            f"{len(found.failures)} of {len(found.table) + len(found.failures)} recordings could not be processed",
+            err=True,
+        )
         sys.exit(EXIT_SOME_FAILED)
 
 
@@ -108,18 +113,19 @@ def _check_out(out: Path | None) -> None:
 
 def _manifest(
     audio: tuple[Path, ...], manifest_path: Path | None, text: str, text_file: Path | None, speaker: str
-) -> "Manifest":
-    """The recordings that the command line names, one way or the other."""
+) -> tuple["Manifest", dict[str, str]]:
+    """The recordings that the command line names, one way or the other, and why some can have no row."""
     from mmser.manifest import read_manifest
-    from mmser.predict import read_texts, recordings
+    from mmser.predict import read_texts, recordings_and_unfit
 
     if manifest_path is not None:
         if audio or text or text_file or speaker:
             raise MmserError("--manifest names recordings, texts and speakers itself; leave AUDIO and the others out")
-        return read_manifest(manifest_path)
+        return read_manifest(manifest_path), {}
     if text and text_file:
         raise MmserError("--text and --text-file were both given; leave one of them out")
-    return recordings(audio, text=text if text_file is None else read_texts(text_file), speaker=speaker)
+    texts = text if text_file is None else read_texts(text_file)
+    return recordings_and_unfit(audio, text=texts, speaker=speaker)
 
 
 def _value(found: "Predictions") -> dict[str, Any]:

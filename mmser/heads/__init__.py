@@ -87,13 +87,18 @@ class HeadKind:
         """
         return self.needs_mel or getattr(options, "spectral", "none") == "mel"
 
+    @property
+    def pools_first(self) -> bool:
+        """Whether mean or deviation of each sequence is all that it reads of speech and text."""
+        return bool(getattr(self.module, "pools_first", False))
+
     def reads_means(self, options: Any) -> bool:
         """Whether each sequence's mean is all that it reads of speech and text with these options.
 
         >>> HEADS["speech-probe"].reads_means(SpeechProbeOptions(pooling="mean+std"))
         False
         """
-        return bool(getattr(self.module, "pools_first", False)) and getattr(options, "pooling", "mean") == "mean"
+        return self.pools_first and getattr(options, "pooling", "mean") == "mean"
 
     def build(self, inputs: Inputs, num_outputs: int, options: Any) -> nn.Module:
         """The head, after a check that the inputs hold what it reads.

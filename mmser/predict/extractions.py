@@ -49,17 +49,7 @@ def _read_by(head: About) -> dict[str, set[str]]:
             f"{head.path} does not say what its states were made by: an older mmser trained it. Train it again, into "
             "another folder"
         )
-    found: dict[str, set[str]] = {}
-    for granularity in head.granularities:
-        kind = "speech" if granularity == "frame" else "pooled"
-        found.setdefault(_named(head, kind if head.stream(kind) else "opensmile"), set()).add(granularity)
-    if head.reads_text:
-        found[_named(head, "text")] = set()
-    if head.kind.needs_mel or head.stream("mel") is not None:
-        found[_named(head, "mel")] = set()
-    if head.stream("align") is not None:
-        found[_named(head, "align")] = set()
-    return found
+    return {_named(head, kind): granularities for kind, granularities in head.read_kinds.items()}
 
 
 def _named(head: About, kind: str) -> str:

@@ -10,6 +10,8 @@ import pandas as pd
 
 from mmser.errors import ManifestError
 from mmser.manifest import Manifest
+from mmser.records import check_utterance_id
+from mmser.show import one_line
 
 if TYPE_CHECKING:
     from mmser.extract.work import Report
@@ -38,8 +40,24 @@ def recordings(
         speaker: who speaks in all of them, where that is known.
 
     Raises:
-        ManifestError: no recording at all, the same id twice, one text for several recordings, or texts of recordings
-            that are not there.
+        ManifestError: no recording at all, the same id twice, one text for several recordings, texts of recordings that
+            are not there, or a file whose name cannot be an id (:func:`recordings_and_unfit` takes the others).
+    """
+    manifest, unfit = recordings_and_unfit(audio, text=text, speaker=speaker)
+    if unfit:
+        raise ManifestError(next(iter(unfit.values())))
+    return manifest
+
+
+def recordings_and_unfit(
+    audio: Sequence[str | Path],
+    *,
+    text: str | Mapping[str, str] = "",
+    speaker: str = "",
+) -> tuple[Manifest, dict[str, str]]:
+    """A manifest of those recordings that can have a row, and why others cannot, by what their id would be.
+
+    Arguments and errors are those of :func:`recordings`, but for names that cannot be an id.
     """
     named = _named([Path(one) for one in audio])
     texts = text if isinstance(text, Mapping) else dict.fromkeys(named, text)
@@ -51,11 +69,14 @@ def recordings(
             f"there is a text of {absent[0]!r}, but no such recording; there are {', '.join(list(named)[:3])}"
             + (", ..." if len(named) > 3 else "")
         )
+    unfit = {uid: why for uid, path in named.items() if (why := _why_unfit(uid, path))}
     rows = [
         {"utterance_id": uid, "audio": os.path.abspath(path), "text": texts.get(uid, ""), "speaker": speaker}
         for uid, path in named.items()
+        if uid not in unfit
     ]
-    return Manifest(pd.DataFrame(rows), Path())
+    columns = ["utterance_id", "audio", "text", "speaker"]
+    return Manifest(pd.DataFrame(rows, columns=columns), Path()), {one_line(uid): why for uid, why in unfit.items()}
 
 
 def read_texts(path: Path) -> str | dict[str, str]:
@@ -100,6 +121,19 @@ def with_recognised(
     texts = [heard.texts.get(uid, text) for uid, text in given.items()]
     reasons = {uid: f"{model} hears no words in it" for uid, text in heard.texts.items() if not text.strip()}
     return Manifest(manifest.table.assign(text=texts), manifest.base, manifest.path), {**reasons, **heard.failures}
+
+
+def _why_unfit(uid: str, path: Path) -> str:
+    """Why a file cannot be a row of a manifest, "" if it can."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return f"{one_line(os.fspath(path))}: its name is not in UTF-8, in which tables are written; rename it"
+    try:
+        check_utterance_id(uid)
+    except ManifestError as error:
+        return str(error)
+    return ""
 
 
 def _named(audio: Sequence[Path]) -> dict[str, Path]:

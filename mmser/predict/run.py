@@ -18,9 +18,9 @@ from mmser.extract.work import Report
 from mmser.manifest import Manifest
 from mmser.predict.ensemble import Ensemble, open_ensemble
 from mmser.predict.extractions import extractions
-from mmser.predict.recordings import recordings, with_recognised
+from mmser.predict.recordings import recordings_and_unfit, with_recognised
 from mmser.train.about import About
-from mmser.train.apply import Applied, apply, unseen_by
+from mmser.train.apply import Applied, alone_in, apply, unseen_by
 
 ONE_SPEAKER = "speaker"
 """Who is taken to speak in all recordings where nobody says."""
@@ -67,9 +67,12 @@ def predict(
     Raises:
         MmserError: as :func:`predict_manifest`.
     """
-    manifest = audio if isinstance(audio, Manifest) else recordings(audio, text=text, speaker=speaker)
+    if isinstance(audio, Manifest):
+        manifest, unfit = audio, dict[str, str]()
+    else:
+        manifest, unfit = recordings_and_unfit(audio, text=text, speaker=speaker)
     ensemble = open_ensemble(head, fold=fold)
-    return predict_manifest(ensemble, manifest, options, transcribe=transcribe, cache=cache).table
+    return predict_manifest(ensemble, manifest, options, unfit=unfit, transcribe=transcribe, cache=cache).table
 
 
 def predict_manifest(
@@ -77,6 +80,7 @@ def predict_manifest(
     manifest: Manifest,
     options: Mapping[str, Any],
     *,
+    unfit: Mapping[str, str] | None = None,
     transcribe: str | None = None,
     cache: Path | None = None,
     report: Report = lambda *_: None,
@@ -87,6 +91,7 @@ def predict_manifest(
         ensemble: the heads; their posteriors and ratings are averaged.
         manifest: the recordings, with ``text`` where the heads read words.
         options: what recipes do not hold (:data:`~mmser.predict.extractions.GIVEN`).
+        unfit: why other recordings cannot be in the manifest; they are failures.
         transcribe: a recogniser (:func:`mmser.transcribe.transcribe`) for recordings that have no text, where the heads
             read words.
         cache: a folder that keeps the states; None: they are thrown away. Recordings and texts that changed since they
@@ -97,23 +102,38 @@ def predict_manifest(
         MmserError: a text is needed and none is there, an encoder or aligner cannot be had.
         ProtocolError: it is not the one that a head was trained on (says what differs), or recipes are not known.
     """
+    unfit, heads = dict(unfit or {}), tuple(one.path for one in ensemble.heads)
+    untrained = _untrained(ensemble)
+    if not len(manifest):
+        return Predictions(_tabulated([], ensemble.heads[0]), unfit, heads, tuple(untrained))
     if transcribe is None:
         _check_texts(ensemble, manifest)
     asked = [replace(one, refresh=cache is not None) for one in extractions(ensemble.heads, options)]
+    manifest, notes, nobodys = _with_speakers(ensemble, manifest)
     unheard: dict[str, str] = {}
     if transcribe is not None and ensemble.needs_text:
         manifest, unheard = with_recognised(manifest, transcribe, str(options.get("device", "auto")), report)
         _check_texts(ensemble, manifest)
-    manifest, notes = _with_speakers(ensemble, manifest)
     with _folder(cache) as folder:
         reasons, changed, told = _extract(ensemble, manifest, folder, asked, report)
         opened = Cache(folder)
-        failures = {**changed, **_failures(ensemble, opened, manifest.ids, {**reasons, **unheard})}
+        failures = {**unfit, **nobodys, **changed}
+        failures |= _failures(ensemble, opened, manifest.ids, {**reasons, **unheard})
+        failures |= _alone(ensemble, opened, [uid for uid in manifest.ids if uid not in failures])
         ids = [uid for uid in manifest.ids if uid not in failures]
         answers = [apply(one.path, opened, ids) for one in ensemble.heads] if ids else []
-    return Predictions(
-        _tabulated(answers, ensemble.heads[0]), failures, tuple(one.path for one in ensemble.heads), (*notes, *told)
-    )
+    return Predictions(_tabulated(answers, ensemble.heads[0]), failures, heads, (*untrained, *notes, *told))
+
+
+def _untrained(ensemble: Ensemble) -> list[str]:
+    """What to tell the user of heads whose answers are those of chance."""
+    untrained = sum(head.is_untrained for head in ensemble.heads)
+    if not untrained:
+        return []
+    return [
+        f"{untrained} of {len(ensemble.heads)} heads never trained: they diverged before their first score and answer "
+        "by random weights; train them again by a lower --learning-rate"
+    ]
 
 
 def _failures(ensemble: Ensemble, cache: Cache, ids: Sequence[str], reasons: Mapping[str, str]) -> dict[str, str]:
@@ -124,6 +144,11 @@ def _failures(ensemble: Ensemble, cache: Cache, ids: Sequence[str], reasons: Map
     for head in ensemble.heads:
         lacking |= unseen_by(head.path, cache, ids)
     return {uid: reasons.get(uid, lacking[uid]) for uid in ids if uid in lacking}
+
+
+def _alone(ensemble: Ensemble, cache: Cache, ids: Sequence[str]) -> dict[str, str]:
+    """Why some head could tell nothing of a recording, since it is all that is there of its speaker."""
+    return {uid: reason for head in ensemble.heads for uid, reason in alone_in(head.path, cache, ids).items()}
 
 
 def _tabulated(answers: Sequence[Applied], head: About) -> pd.DataFrame:
@@ -151,16 +176,22 @@ def _check_texts(ensemble: Ensemble, manifest: Manifest) -> None:
         )
 
 
-def _with_speakers(ensemble: Ensemble, manifest: Manifest) -> tuple[Manifest, list[str]]:
-    """The manifest with one speaker of all where nobody is named and a head asks, and what to tell the user."""
-    if all(head.normalise != "speaker" for head in ensemble.heads):
-        return manifest, []
+def _with_speakers(ensemble: Ensemble, manifest: Manifest) -> tuple[Manifest, list[str], dict[str, str]]:
+    """The recordings whose speaker is known where a head asks, what to tell the user, and why the others fail.
+
+    Where nobody is named, all are of one speaker.
+    """
+    if not any(head.by_speaker for head in ensemble.heads):
+        return manifest, [], {}
     table = manifest.table
     note = "speech is standardised by what is heard here of each speaker: the more, and the more varied, the better"
     if "speaker" in table.columns and (table["speaker"] != "").any():
-        return manifest, [note]
+        known = manifest.column("speaker") != ""
+        why = "no speaker is named, by whose recordings the head standardises speech; name the speaker"
+        nobodys = {uid: why for uid, is_known in zip(manifest.ids, known, strict=True) if not is_known}
+        return manifest.select(known), [note], nobodys
     alone = Manifest(table.assign(speaker=ONE_SPEAKER), manifest.base, manifest.path)
-    return alone, [f"{note}. All recordings are taken to be of one speaker; a manifest can say who speaks"]
+    return alone, [f"{note}. All recordings are taken to be of one speaker; a manifest can say who speaks"], {}
 
 
 @contextmanager

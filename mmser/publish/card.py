@@ -47,10 +47,12 @@ def card_of(trained: TrainedHead, repo: str) -> str:
             labels=about.labels,
             dimensions=about.dimensions,
             reads=_reads(trained),
-            streams=about.streams,
+            streams=about.read_streams,
             run=run,
             repo=repo,
             needs_text=about.needs_text,
+            by_speaker=about.by_speaker,
+            is_untrained=about.is_untrained,
         )
     )
     return f"---\n{_metadata(trained, repo, run)}---\n\n{text}"
@@ -74,6 +76,7 @@ def _of_run(trained: TrainedHead) -> dict[str, Any] | None:
         "protocol": {name: value for name, value in settings.items() if value},
         "has_oracle": bool(asked["experiment"].get("report_oracle")),
         "fold": stored["fold"],
+        "notes": summary["notes"],
         "rejected": rejected,
         "own": [] if rejected else _own_figures(folder, trained, stored),
         "overall": _overall_figures(summary, _part(trained)),
@@ -107,12 +110,13 @@ def _environment() -> Environment:
 def _metadata(trained: TrainedHead, repo: str, run: Mapping[str, Any] | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    task = "text-classification" if trained.streams == ["text"] else "audio-classification"
     results = (
         []
         if run is None
         else [
             EvalResult(
-                task_type="audio-classification",
+                task_type=task,
                 dataset_type=run["cache"],
                 dataset_name=run["cache"],
                 metric_type=figure["type"],
@@ -126,7 +130,7 @@ def _metadata(trained: TrainedHead, repo: str, run: Mapping[str, Any] | None) ->
     data = ModelCardData(
         library_name="mmser",
         tags=tags,
-        pipeline_tag="audio-classification",
+        pipeline_tag=task,
         model_name=repo.split("/")[-1] if results else None,
         eval_results=results or None,
     )

@@ -140,7 +140,7 @@ def _describe(model: Any, trained: TrainedHead, inputs: Sequence[Input]) -> None
         "speech_layers_of_encoder": about.speech_layers,
         "text_layer_of_encoder": about.stored_text_layer,
         "normalise": about.normalise,
-        "streams": about.streams,
+        "streams": about.read_streams,
     }
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
 

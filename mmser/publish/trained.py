@@ -24,8 +24,7 @@ class TrainedHead:
     @property
     def streams(self) -> list[str]:
         """The sequences that the head reads: ``speech_<granularity>``, ``text``, ``mel``."""
-        kind = self.about.kind
-        beside = {"text": kind.reads_text(self.head.options), "mel": kind.reads_mel(self.head.options)}
+        beside = {"text": self.about.reads_text, "mel": self.about.reads_mel}
         return [f"speech_{name}" for name in self.about.granularities] + [name for name in beside if beside[name]]
 
 

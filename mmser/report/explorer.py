@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmser import __version__
 from mmser.cache import Cache
 from mmser.errors import MmserError, ProtocolError
+from mmser.files import name_of
 from mmser.records import Utterance
 from mmser.report.explorer_answers import Answers, read_answers
 from mmser.report.explorer_details import Details, best_first, details_of
@@ -94,7 +95,7 @@ def write_explorer(
             f"{len(shown)} of {len(utterances)} utterances have waveform, segments and attention, the mistakes of "
             f"{best.name} first; all have predictions",
         )
-    page = _page(_data(heads, utterances, details), cache.path.name, notes, back)
+    page = _page(_data(heads, utterances, details), name_of(cache.path), notes, back)
     size = len(page.encode())
     if size > MAX_BYTES:
         raise MmserError(

@@ -27,6 +27,10 @@ class About:
     kind: HeadKind
     reads_text: bool
     """Whether it reads token states."""
+    reads_mel: bool
+    """Whether it reads log-mel frames."""
+    reads_links: bool
+    """Whether it reads which word a state belongs to, or when it was spoken."""
     labels: tuple[str, ...]
     """The classes, by output."""
     dimensions: tuple[str, ...]
@@ -43,10 +47,28 @@ class About:
     rating_deviation: tuple[float, ...]
     streams: Mapping[str, Mapping[str, Any]]
     """Recipe and provenance of the streams that the run read, by name; empty where an older mmser trained it."""
+    best_epoch: int | None = None
+    """The epoch that dev chose; 0 where training diverged before the first score; None where that is not known."""
 
     def stream(self, kind: str) -> str | None:
         """The name of the stream of a kind (``speech``, ``pooled``, ``opensmile``, ``text``, ``mel``, ``align``)."""
         return next((name for name in self.streams if name.split("/")[0] == kind), None)
+
+    @property
+    def read_kinds(self) -> dict[str, set[str]]:
+        """The kinds of streams that it reads, with the granularities of speech that it takes from each."""
+        found: dict[str, set[str]] = {}
+        for granularity in self.granularities:
+            kind = "speech" if granularity == "frame" else "pooled"
+            found.setdefault(kind if self.stream(kind) else "opensmile", set()).add(granularity)
+        beside = {"text": self.reads_text, "mel": self.reads_mel, "align": self.reads_links}
+        return found | {kind: set() for kind, is_read in beside.items() if is_read}
+
+    @property
+    def read_streams(self) -> dict[str, Mapping[str, Any]]:
+        """Of the run's streams, those that it reads itself: other members of a late fusion may read others."""
+        read = [self.stream(kind) for kind in self.read_kinds]
+        return {name: self.streams[name] for name in read if name is not None}
 
     def recipe(self, kind: str) -> Mapping[str, Any]:
         """The recipe of the stream of a kind; empty where that is not known."""
@@ -54,14 +76,24 @@ class About:
         return {} if name is None else self.streams[name]["recipe"]
 
     @property
+    def is_untrained(self) -> bool:
+        """Whether it has the random weights that training began with."""
+        return self.best_epoch == 0
+
+    @property
     def reads_alignment(self) -> bool:
         """Whether what it reads depends on an alignment: segments, or which word a state belongs to."""
-        return bool(set(self.granularities) & set(TIERS)) or self.stream("align") is not None
+        return bool(set(self.granularities) & set(TIERS)) or self.reads_links
 
     @property
     def needs_text(self) -> bool:
         """Whether it reads words, or an alignment of them."""
         return self.reads_text or self.reads_alignment
+
+    @property
+    def by_speaker(self) -> bool:
+        """Whether the speech that it reads is standardised by what is there of each speaker."""
+        return self.normalise == "speaker" and bool(self.granularities)
 
     @property
     def stored_text_layer(self) -> int | None:
@@ -125,6 +157,8 @@ def load_about(folder: Path) -> tuple[Head, About]:
         path=folder,
         kind=kind,
         reads_text=kind.reads_text(head.options),
+        reads_mel=kind.reads_mel(head.options),
+        reads_links=bool(kind.links(head.options)),
         labels=_listed(config, "labels", str, path),
         dimensions=_listed(config, "dimensions", str, path),
         granularities=head.inputs.granularities if kind.needs_speech else (),
@@ -134,9 +168,12 @@ def load_about(folder: Path) -> tuple[Head, About]:
         rating_mean=_listed(config, "rating_mean", float, path),
         rating_deviation=_listed(config, "rating_deviation", float, path),
         streams=_streams(config.get("streams", {}), path),
+        best_epoch=config.get("best_epoch"),
     )
     if about.normalise not in NORMALISATIONS or type(about.text_layer) not in (int, type(None)):
         raise MmserError(f"{path}: normalise {about.normalise!r} and text_layer {about.text_layer!r} are no settings")
+    if type(about.best_epoch) not in (int, type(None)):
+        raise MmserError(f"{path}: best_epoch is {about.best_epoch!r}; expected a whole number: the file is damaged")
     if kind.needs_speech and len(about.speech_layers) != head.inputs.speech_layers:
         raise MmserError(f"{path}: {len(about.speech_layers)} speech layers for a head of another number; damaged")
     num_outputs = len(about.labels) + len(about.dimensions)

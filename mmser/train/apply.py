@@ -19,6 +19,7 @@ from mmser.train.evaluate import by_length
 from mmser.train.features import Sources, load_table, open_sources
 from mmser.train.lexicon import LEXICON_FILE, read_lexicon, transcripts, weighed
 from mmser.train.links import alignments
+from mmser.train.speakers import lone_utterances
 from mmser.train.table import Table
 
 _BATCH = 32
@@ -102,6 +103,27 @@ def unseen_by(head_folder: Path, cache: Cache, ids: Sequence[str]) -> dict[str, 
     return sources_of(*load_about(Path(head_folder)), cache).without(ids)
 
 
+def alone_in(head_folder: Path, cache: Cache, ids: Sequence[str]) -> dict[str, str]:
+    """Which of some utterances a stored head could only compare with themselves, with the reason.
+
+    A head that was trained on speech normalised per speaker gives all of them the same answer.
+
+    Raises:
+        MmserError: as :func:`apply`.
+    """
+    head, about = load_about(Path(head_folder))
+    if not about.by_speaker or not ids:
+        return {}
+    speakers = cache.manifest.select(ids).column("speaker").tolist()
+    lone = lone_utterances(sources_of(head, about, cache), ids, speakers, pooled=about.kind.pools_first)
+    return {
+        uid: f"no other recording of speaker {speaker!r} has {granularity} states to standardise it by, as the head "
+        "needs; give several recordings of a speaker together"
+        for uid, speaker in zip(ids, speakers, strict=True)
+        if (granularity := lone.get(uid))
+    }
+
+
 def sources_of(head: Head, about: About, cache: Cache) -> Sources:
     """The streams of a cache that a head reads: those that it was trained on, by name, else the only ones there are.
 
@@ -136,7 +158,7 @@ def _table(head: Head, about: About, sources: Sources, cache: Cache, ids: Sequen
     """What the head reads of the utterances, normalised as it was in training."""
     table = load_table(sources, ids, about.speech_layers, about.stored_text_layer, torch.device("cpu"))
     _check_widths(head, table, cache)
-    if about.normalise == "speaker":
+    if about.by_speaker:
         manifest = cache.manifest.select(ids)
         known = "speaker" in manifest.table.columns
         table = table.normalised_per_speaker(manifest.column("speaker").tolist() if known else [""] * len(ids))

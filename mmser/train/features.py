@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mmser.cache import Cache, PackedColumn, Stream
-from mmser.cache.schema import MANIFEST_FILE
 from mmser.errors import CacheError, ProtocolError
 from mmser.records import TIERS
 from mmser.train.columns import DESCRIPTORS, stored_column
@@ -155,7 +153,7 @@ def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
         return cache.stream(named)
     found = [name for name in cache.stream_names if name.split("/")[0] == kind]
     if not found:
-        if not cache.stream_names and (inner := _caches_in(cache.path)):
+        if not cache.stream_names and (inner := cache.caches_below()):
             raise ProtocolError(f"{cache.path} is no cache, but {', '.join(inner)} in it could be: name one of them")
         what, hint = _EXTRACTED[kind]
         frames = kind == "pooled" and any(name.startswith("speech/") for name in cache.stream_names)
@@ -171,11 +169,6 @@ def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
     if len(found) > 1:
         raise ProtocolError(f"{cache.path}: several streams would do: {', '.join(found)}; choose one with {option}")
     return cache.stream(found[0])
-
-
-def _caches_in(folder: Path) -> list[str]:
-    """What could have been meant where the folder above a cache is named."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_FILE}"))
 
 
 def load_table(

@@ -29,7 +29,7 @@ from mmser.cache import Cache
 from mmser.cache.schema import MANIFEST_FILE
 from mmser.cache.writer import difference
 from mmser.errors import MmserError, ProtocolError
-from mmser.files import alone, replacing, sweep
+from mmser.files import alone, name_of, replacing, sweep
 from mmser.heads.store import load_head
 from mmser.train.choose import Chosen
 from mmser.train.features import Sources
@@ -102,7 +102,7 @@ def _config_of(experiment: Experiment, cache: Cache, sources: Sources, chosen: C
     """What ``config.json`` says."""
     config = {
         "experiment": asdict(experiment),
-        "cache": cache.path.name,
+        "cache": name_of(cache.path),
         # a shard's name holds the digest of its content
         "shards": {stream.name: [shard.name for shard in stream.shards] for stream in sources.streams},
         "rows": chosen.digests(),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mmser.files import name_of
 from mmser.train.options import Experiment
 
 
@@ -23,4 +24,4 @@ def default_folder(cache_path: Path, experiment: Experiment) -> Path:
     >>> default_folder(Path("cache/emodb"), Experiment()).as_posix()
     'runs/emodb/coattention-word-mix'
     """
-    return Path("runs") / cache_path.name / run_name(experiment)
+    return Path("runs") / name_of(cache_path) / run_name(experiment)

@@ -24,6 +24,7 @@ from mmser.train.part import Part, Tested
 from mmser.train.plan import Trained
 from mmser.train.prepare import Prepared, prepare
 from mmser.train.results import Outcome
+from mmser.train.speakers import speaker_notes
 from mmser.train.unread import unread_notes
 
 
@@ -125,7 +126,8 @@ def _finish(one: Prepared, tested: list[Tested], folder: Path, report: Report, t
     if dev_scores:
         write_csv(pd.DataFrame(dev_scores), folder / "trials.csv")
     fused = [own.note for own in tested if own.note]
-    notes = [*one.chosen.notes, *unread_notes(experiment), *fused, *without_oracle(experiment)]
+    told = [*one.chosen.notes, *speaker_notes(one), *unread_notes(experiment)]
+    notes = [*told, *fused, *without_oracle(experiment)]
     return conclude(folder, outcomes, oracle, one.chosen, one.kept, notes)
 
 
