@@ -13,7 +13,9 @@ from mmser.heads import HEADS
 from mmser.heads.attention import Block
 from mmser.heads.batch import LINKS, Batch, Inputs, Sequence
 from mmser.heads.coattention import CoAttention, CoAttentionOptions, PairLayer
+from mmser.heads.dropout import number_dropouts
 from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked_mean, masked_std
+from mmser.heads.moe import Layers
 from mmser.heads.speech_probe import SpeechProbe, SpeechProbeOptions
 
 B, T, N, D, E = 4, 6, 5, 12, 10
@@ -318,6 +320,38 @@ def test_a_block_is_torchs_decoder_layer() -> None:
     ours, (our_weights,) = block(query, context, None)
     torch.testing.assert_close(our_weights, weights)
     torch.testing.assert_close(ours.values[query.mask], values[query.mask])
+
+
+def test_a_block_drops_what_its_parts_add_and_nothing_of_what_they_add_to() -> None:
+    torch.manual_seed(0)
+    block, key = Block(16, 4, 0.3), torch.tensor([11, 12])
+    number_dropouts(block)
+    query, context = a_sequence([T, 3], T, 16, seed=4), a_sequence([N, 2], N, 16, seed=5)
+    masks = [d.keep((2, T, 16), key) / 0.7 for d in (block.attention_dropout, block.feedforward_dropout)]
+    assert not torch.equal(*masks)
+    answers, _ = block.attention(query, context)
+    values = block.attention_norm(query.values + answers * masks[0])
+    thoughts = block.contract(nn.functional.gelu(block.expand(values)))
+    expected = block.feedforward_norm(values + thoughts * masks[1])
+    torch.testing.assert_close(block(query, context, key)[0].values[query.mask], expected[query.mask])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_an_empty_sequence_is_the_mean_of_the_training_data_whichever_way_it_is_pooled(layers: int) -> None:
+    """Which is 0 once standardised: nothing of the statistics may be left."""
+    stream = PooledStream("word", D, layers, "mean")
+    sequence = a_sequence([0, 3], 5, D, layers)
+    with torch.no_grad():
+        stream.standardise.mean.normal_()
+        stream.standardise.std.uniform_(0.5, 2.0)
+    weight = torch.randn(3, D)
+    assert torch.equal(stream(sequence)[0], torch.zeros(D))
+    assert torch.equal(stream.product(weight, sequence)[0], torch.zeros(3))
+    assert stream.product(weight, sequence)[1].abs().min() > 0
+    if layers > 1:
+        each = Layers("word", D, layers)
+        each.standardise.load_state_dict(stream.standardise.state_dict())
+        assert all(torch.equal(own[0], torch.zeros(D)) for own in each(sequence))
 
 
 def test_each_stream_asks_the_other_as_it_was_before() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_corpus import DURATIONS_S, IDS, TEXT, alignment, make_corpus, run
 
-from mmser.cache import Cache, Column, StreamWriter, import_features, open_foreign
+from mmser.cache import Cache, Column, PackedColumn, StreamWriter, import_features, open_foreign
 from mmser.cache.schema import RECIPE_FILE
 from mmser.errors import ProtocolError
 from mmser.records import Kind
@@ -226,3 +226,33 @@ def test_imported_tokens_know_no_words(tmp_path: Path) -> None:
         load_table(linked, IDS, [1], None, CPU)
     table = load_table(open_sources(Cache(cache.path), ["word"], **given), IDS, [1], None, CPU)
     assert table.streams["text"].offsets.diff().tolist() == [3] * len(IDS)
+
+
+class Grid:
+    """Frames whose centres lie where they are put."""
+
+    def __init__(self, *centres: float) -> None:
+        self.centres = np.array(centres)
+
+    def centres_s(self, num_frames: int) -> np.ndarray:
+        assert num_frames == len(self.centres)
+        return self.centres
+
+
+@pytest.fixture
+def linker(cache: Cache) -> Linker:
+    """Of one utterance: word 0 is said in two parts, word 1 between them, and word 2 not at all."""
+    linker = Linker(cache.stream("align/textgrid"), ["u0"])
+    linker.offsets, linker.word = np.array([0, 4]), np.array([0, 1, -1, 0])
+    linker.start_s, linker.end_s = np.array([0.0, 0.5, 1.0, 1.5]), np.array([0.5, 1.0, 1.5, 2.5])
+    return linker
+
+
+def test_a_frame_is_of_the_word_that_begins_at_its_centre_not_of_the_one_that_ends(linker: Linker) -> None:
+    found, _ = linker.of_frames(np.array([0, 6]), Grid(0.0, 0.5, 1.0, 1.5, 2.5, 2.6))  # type: ignore[arg-type]
+    assert found.tolist() == [0, 1, -1, 0, -1, -1]
+
+
+def test_a_token_of_a_word_in_parts_lies_at_their_mean_and_an_unspoken_one_nowhere(linker: Linker) -> None:
+    words = PackedColumn(("u0",), np.array([0, 4]), np.array([0, 1, 2, -1]))
+    np.testing.assert_allclose(linker.of_tokens(words), [(0.25 + 2.0) / 2, 0.75, -1.0, -1.0])

@@ -295,3 +295,11 @@ def test_targets_that_teach_nothing(targets: Targets, message: str) -> None:
 def test_options_that_make_no_sense(make, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         make()
+
+
+def test_a_runs_scale_is_of_the_ratings_that_its_rows_have() -> None:
+    ratings = torch.tensor([[1.0, np.nan], [4.0, 2.0], [np.nan, 2.0], [2.0, np.nan], [99.0, 99.0]])
+    targets = Targets(torch.full((5,), -1), torch.zeros(5, 0), ratings)
+    mean, deviation = targets.scale_of(torch.arange(4))
+    torch.testing.assert_close(mean, torch.from_numpy(np.nanmean(ratings[:4].numpy(), 0)))
+    torch.testing.assert_close(deviation, torch.tensor([np.std([1.0, 4.0, 2.0]), 1.0], dtype=torch.float32))
