@@ -275,6 +275,13 @@ def test_verify_names_a_stream_that_has_lost_its_recipe(made: Path, tmp_path: Pa
         f"{lost}: not there, but the stream's plan or shards are; nobody can say what made them: put a copy of the "
         "file back, or delete the folder and extract again\n"
     )
+    said = f"Error: {result.stdout}"
+    assert mmser("cache", "pack", cache, "--out", tmp_path / "made.h5").stderr == said
+    assert not (tmp_path / "made.h5").exists()
+    again = mmser("extract", made.parent / "corpus.csv", "--cache", cache, "--speech-model", "none",
+                  "--text-model", "builtin:tiny")  # fmt: skip
+    assert (again.exit_code, said in again.stderr) == (1, True)  # what another recipe may have made is not claimed
+    assert not lost.exists()
     (cache / "manifest.csv").unlink()
     for kind in ("pooled", "align"):
         shutil.rmtree(cache / kind)

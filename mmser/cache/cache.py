@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from mmser.cache.arrays import Features, read_features, read_segments
 from mmser.cache.json_files import parse_json
 from mmser.cache.packed import PackedFile
-from mmser.cache.schema import FAILURES_FILE, KINDS, MANIFEST_FILE, PLAN_FILE, RECIPE_FILE, check_stream_name
+from mmser.cache.schema import FAILURES_FILE, KINDS, MANIFEST_FILE, RECIPE_FILE, check_stream_name
 from mmser.cache.stream import Stream
+from mmser.cache.stream_files import is_headless
 from mmser.errors import CacheError, ManifestError
 from mmser.manifest import Manifest, parse_manifest
 
@@ -103,12 +104,7 @@ class Cache:
         """Folders of streams whose ``stream.json`` is lost: nobody can say what made what they hold."""
         if self.packed is not None:
             return []
-        folders = [folder for kind in KINDS for folder in sorted((self.path / kind).glob("*"))]
-        return [
-            folder
-            for folder in folders
-            if not (folder / RECIPE_FILE).is_file() and ((folder / PLAN_FILE).is_file() or any(folder.glob("*.h5")))
-        ]
+        return [folder for kind in KINDS for folder in sorted((self.path / kind).glob("*")) if is_headless(folder)]
 
     def check(self) -> None:
         """Refuse a folder that is no cache: any folder could be opened as one, and would seem to be empty.

@@ -10,7 +10,7 @@ from mmser.cache.places import Place, array_digest, children, map_place, open_hd
 from mmser.cache.schema import FAILURES_FILE, KINDS, MANIFEST_FILE, PLAN_FILE, RECIPE_FILE, SCHEMA, check_stream_name
 from mmser.cache.shard import Shard, check_file
 from mmser.cache.shard_writer import plain_layout
-from mmser.cache.stream_files import shard_paths
+from mmser.cache.stream_files import headless, is_headless, shard_paths
 from mmser.errors import CacheError
 from mmser.files import replacing
 
@@ -99,7 +99,7 @@ def pack(folder: Path, out: Path) -> int:
         The file's size in bytes.
 
     Raises:
-        CacheError: a shard is damaged, or there is something at ``out`` already.
+        CacheError: a shard is damaged, a stream has lost its recipe, or there is something at ``out`` already.
     """
     if out.exists():
         raise CacheError(f"{out}: there already; delete it, or give another --out")
@@ -111,6 +111,8 @@ def pack(folder: Path, out: Path) -> int:
             _put_files(file, folder, (MANIFEST_FILE, FAILURES_FILE))
             for kind in KINDS:
                 for stream in sorted((folder / kind).glob("*")):
+                    if is_headless(stream):
+                        raise CacheError(headless(stream))
                     if (stream / RECIPE_FILE).is_file():
                         _put_stream(file.create_group(f"{kind}/{stream.name}"), stream)
         with temporary.open("rb+") as file:

@@ -50,6 +50,19 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.h5") if SHARD_NAME.fullmatch(path.name))
 
 
+def is_headless(folder: Path) -> bool:
+    """Whether a folder holds a stream that has lost its ``stream.json``."""
+    return not (folder / RECIPE_FILE).is_file() and ((folder / PLAN_FILE).is_file() or bool(shard_paths(folder)))
+
+
+def headless(folder: Path) -> str:
+    """What to tell of such a folder."""
+    return (
+        f"{folder / RECIPE_FILE}: not there, but the stream's plan or shards are; nobody can say what made them: put a "
+        "copy of the file back, or delete the folder and extract again"
+    )
+
+
 def read_head(folder: Path) -> dict[str, Any]:
     """What made a stream: its recipe and its provenance.
 

@@ -7,7 +7,7 @@ from mmser.cache.json_files import check_json, parse_json
 from mmser.cache.schema import PLAN_FILE, RECIPE_FILE
 from mmser.cache.shard import Shard, check_file
 from mmser.cache.stream import comparable
-from mmser.cache.stream_files import check_head, parse_plan, shard_paths
+from mmser.cache.stream_files import check_head, headless, parse_plan, shard_paths
 from mmser.errors import CacheError
 
 
@@ -30,10 +30,7 @@ def verify(cache: Cache) -> Iterator[str]:
     except CacheError as error:
         yield str(error)
     for folder in cache.headless:
-        yield (
-            f"{folder / RECIPE_FILE}: not there, but the stream's plan or shards are; nobody can say what made them: "
-            "put a copy of the file back, or delete the folder and extract again"
-        )
+        yield headless(folder)
     for name in cache.stream_names:
         yield from _Check(cache, name, {uid for uid, stream in failures if stream == name}).faults()
 

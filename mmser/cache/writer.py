@@ -11,7 +11,7 @@ from mmser.cache.json_files import write_json
 from mmser.cache.schema import PLAN_FILE, RECIPE_FILE, SCHEMA, Column, check_stream_name
 from mmser.cache.shard_writer import ShardWriter
 from mmser.cache.stream import Stream
-from mmser.cache.stream_files import Unit, read_head, read_plan, shard_paths, write_plan
+from mmser.cache.stream_files import Unit, headless, is_headless, read_head, read_plan, shard_paths, write_plan
 from mmser.errors import CacheError
 from mmser.files import alone, sweep
 
@@ -49,7 +49,8 @@ class StreamWriter:
         provenance: what is good to know besides (versions, machine); the first writer's is kept.
 
     Raises:
-        CacheError: another writer is at work, or the stream was made by another recipe (names the difference).
+        CacheError: another writer is at work, or the stream was made by another recipe (names the difference) or by one
+            that is lost.
     """
 
     def __init__(self, cache: Path, name: str, recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
@@ -81,6 +82,8 @@ class StreamWriter:
     def _settle_recipe(self) -> None:
         path = self.folder / RECIPE_FILE
         if not path.exists():
+            if is_headless(self.folder):  # a new recipe would claim what another may have made
+                raise CacheError(headless(self.folder))
             head = {"schema": SCHEMA, "stream": self.name, "recipe": self._recipe, "provenance": self._provenance}
             write_json(path, head)
             return
