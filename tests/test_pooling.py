@@ -38,6 +38,26 @@ def test_a_centre_on_a_border_belongs_to_the_segment_that_begins_there():
     assert frame_ranges([0.0, 0.0325], [0.0325, 0.08], 4, GRID).tolist() == [[0, 1], [1, 4]]
 
 
+@pytest.mark.parametrize("off", [-5e-7, 5e-7])
+def test_a_border_that_rounding_moved_off_a_centre_is_taken_for_the_centre(off):
+    border = 0.0325 + off
+    assert frame_ranges([0.0, border], [border, 0.08], 4, GRID).tolist() == [[0, 1], [1, 4]]
+    assert num_without_centre([0.0325 + off], [0.034], 4, GRID) == 0
+
+
+def test_of_two_frames_that_are_as_near_the_earlier_is_taken():
+    """Centres at 4/64, 8/64, ... of a second, which floats hold exactly, and a middle at 6/64."""
+    assert frame_ranges([5 / 64], [7 / 64], 4, FrameGrid(hop=1000, field=2000)).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("how", ["mean", "mean+std"])
+def test_states_of_half_precision_are_pooled_in_single(how):
+    states = (torch.randn(1, 300, 8, generator=torch.Generator().manual_seed(2)) * 30 + 100).half()
+    frames = states[0].double().numpy()
+    expected = np.concatenate([frames.mean(0), frames.std(0)])[: 8 if how == "mean" else 16]
+    np.testing.assert_allclose(pool(states, np.array([[0, 300]]), how).numpy()[0, 0], expected, rtol=1e-5)
+
+
 def test_a_segment_without_a_centre_takes_the_nearest_frame():
     assert frame_ranges([0.014], [0.018], 4, GRID).tolist() == [[0, 1]]
     assert frame_ranges([0.028], [0.032], 4, GRID).tolist() == [[1, 2]]
