@@ -133,6 +133,8 @@ def test_crops_are_drawn_by_seed_epoch_and_row_alone(table: Table) -> None:
     rows = np.arange(NUM)
     first = crops.crops_of(table, RUN, 1, rows, TRAINING)
     assert crops.crops_of(table, RUN, 1, rows[::-1], TRAINING) == first[::-1]
+    alike = Table(table.ids, {}, None, Packed(torch.zeros(1, 90 * NUM, BINS), 90 * torch.arange(NUM + 1)))
+    assert len({crop.start for crop in crops.crops_of(alike, RUN, 1, rows, TRAINING)}) > 10  # each row draws its own
     for run, epoch in ((RUN, 2), (other(RUN, seed=2), 1)):
         assert crops.crops_of(table, run, epoch, rows, TRAINING) != first
     for row, crop in enumerate(first):

@@ -83,6 +83,61 @@ def test_later_utterances_are_appended_and_finished_shards_stay(tmp_path):
     assert sorted(Cache(tmp_path).stream(NAME).utterance_ids) == sorted(f"u{i}" for i in range(12))
 
 
+def write_one_each(folder, ids, redo=(), stop_after=None, width=5):
+    """A shard an utterance: what the stream lacks, and what is to be made again."""
+    with StreamWriter(folder, NAME, RECIPE, {}) as writer:
+        wanted = {uid: 1.0 for uid in ids if uid in redo or uid not in writer.stream}
+        for done, unit in enumerate(writer.plan(wanted, 1.0, redo=redo)):
+            if done == stop_after:
+                return
+            table = {"utterance": ([1], {"label": Column(f"S{width}")})}
+            (uid,) = unit.utterance_ids
+            with writer.shard(unit.number, unit.utterance_ids, {}, table) as shard:
+                shard.put("utterance", "label", 0, np.array([uid.encode().ljust(width, b"x")], f"S{width}"))
+                shard.commit()
+
+
+def test_more_utterances_while_some_are_planned_get_shards_of_their_own(tmp_path):
+    write_one_each(tmp_path, ["u1", "u2", "u3", "u4"], stop_after=1)
+    write_one_each(tmp_path, ["u1", "u2", "u3", "u4", "u5", "u6"])
+    stream = Cache(tmp_path).stream(NAME)
+    assert sorted(stream.utterance_ids) == ["u1", "u2", "u3", "u4", "u5", "u6"]
+    assert [shard.number for shard in stream.shards] == list(range(6))
+    assert list(verify(Cache(tmp_path))) == []
+
+
+def test_a_planned_shard_with_an_utterance_that_is_wanted_no_more_is_planned_anew(tmp_path):
+    planned = []
+    for ids in (["u1", "u2", "u3", "u4"], ["u1", "u2", "u3"]):
+        with StreamWriter(tmp_path, NAME, RECIPE, {}) as writer:
+            planned.append([unit.utterance_ids for unit in writer.plan(dict.fromkeys(ids, 1.0), 2.0)])
+    assert planned == [[("u1", "u2"), ("u3", "u4")], [("u1", "u2"), ("u3",)]]
+
+
+def test_a_second_making_that_was_interrupted_makes_none_a_third_time(tmp_path):
+    ids = ["u1", "u2", "u3"]
+    write_one_each(tmp_path, ids)
+    write_one_each(tmp_path, ids, redo=ids, stop_after=1)
+    made = Cache(tmp_path).stream(NAME).shards[-1].utterance_ids
+    write_one_each(tmp_path, ids, redo=[uid for uid in ids if uid not in made])
+    assert Cache(tmp_path).stream(NAME).num_superseded == 3
+
+
+def test_a_shard_that_is_lost_of_a_cache_that_has_grown_since_is_missed(tmp_path):
+    write_one_each(tmp_path, ["u1", "u2"])
+    write_one_each(tmp_path, ["u1", "u2", "u3"])
+    min((tmp_path / NAME).glob("*.h5")).unlink()
+    assert any("planned but not there" in fault for fault in verify(Cache(tmp_path)))
+
+
+def test_texts_of_the_widest_shard_are_read_whole_beside_those_of_others(tmp_path):
+    write_one_each(tmp_path, ["u1"], width=3)
+    write_one_each(tmp_path, ["u1", "u2"], width=12)
+    for ids in (["u1", "u2"], ["u2"], ["u2", "u1"]):
+        found = Cache(tmp_path).stream(NAME).packed("utterance", "label", utterances=ids).values.tolist()
+        assert found == [{"u1": b"u1x", "u2": b"u2" + b"x" * 10}[uid] for uid in ids]
+
+
 def test_a_shard_that_is_not_committed_leaves_nothing(tmp_path):
     with (
         StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,

@@ -185,7 +185,11 @@ def test_a_metric_loss_is_the_same_alone_among_others_and_utterance_by_utterance
     table, labels, build = a_table(), some_labels(), a_build(case)
     contrasting = replace(TRAINING, metric_weight=0.5, metric_temperature=0.3)
     serial = train_serially(table, labels, build, a_run(case), contrasting)
-    assert_same(train(table, labels, build, neighbours(case), contrasting)[1], serial)
+    among = train(table, labels, build, neighbours(case), contrasting)
+    assert_same(among[1], serial)
+    for run, trained in zip(neighbours(case), among, strict=True):  # some end an epoch with fewer than a batch
+        if not trained.diverged:
+            assert_same(trained, train_serially(table, labels, build, run, contrasting))
     plain = train_serially(table, labels, build, a_run(case), TRAINING)
     assert serial.history[0].train_loss > plain.history[0].train_loss
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,43 @@ def test_concat_is_a_linear_layer_on_what_the_members_see(cache: Path, tmp_path:
         seen = Sequence(features.unsqueeze(1), torch.ones(len(features), 1).bool())
         own = found.loc[[(speaker, uid) for uid in ids_of(speaker)]]
         np.testing.assert_allclose(own, shares(head, Batch({"utterance": seen}, None, None)), atol=1e-4)
+
+
+@pytest.mark.parametrize("tried", [(), ("0", "9")])
+def test_concat_sees_what_each_seed_and_the_chosen_layer_of_its_members_see(
+    cache: Path, tmp_path: Path, tried: tuple[str, ...]
+) -> None:
+    experiment = replace(FUSION, fusion="concat", seeds=2, layer="mix" if tried else "0,9", try_layers=tried)
+    folder = train_head(cache, experiment, tmp_path / "run").folder
+    said = pd.read_csv(folder / "predictions.csv")
+    said = said[said["head"] == "late-fusion"].set_index(["seed", "fold", "utterance_id"])[SHARES]
+    trials = pd.read_csv(folder / "trials.csv") if tried else None
+    for (number, speaker), seed in product(enumerate(SPEAKERS), range(2)):
+        batch, end = batch_of(ids_of(speaker)), ""
+        if trials is not None:
+            own = (trials["head"] == FUSION.members[0]) & (trials["fold"] == speaker) & (trials["seed"] == seed)
+            trial = tried.index(str(trials[own & trials["tested"]]["layer"].item()))
+            end, both = f"-trial{trial}", batch.speech["utterance"]
+            batch = batch._replace(speech={"utterance": both._replace(values=both.values[:, trial])})
+        names = (f"{FUSION.members[0]}-fold{number}-seed{seed}{end}", f"{FUSION.members[1]}-fold{number}-seed{seed}")
+        features = torch.cat([load_head(folder / "heads" / name)[0].features(batch) for name in names], -1)
+        layer, _ = load_head(folder / "heads" / f"late-fusion-fold{number}-seed{seed}")
+        seen = Sequence(features.unsqueeze(1), torch.ones(len(features), 1).bool())
+        own = said.loc[[(seed, speaker, uid) for uid in ids_of(speaker)]]
+        np.testing.assert_allclose(own, shares(layer, Batch({"utterance": seen}, None, None)), atol=1e-4)
+
+
+def test_an_svm_is_fitted_on_dev_rows_whose_class_is_known(rated_cache: Path, tmp_path: Path) -> None:
+    """Others are in the dev part for their ratings."""
+    cache = Path(shutil.copytree(rated_cache, tmp_path / "toy"))
+    unknown = [f"{speaker}_sad_0" for speaker in SPEAKERS]
+    edit_manifest(
+        cache, lambda rows: rows.__setitem__("label", rows["label"].mask(rows["utterance_id"].isin(unknown), ""))
+    )
+    experiment = replace(FUSION, task="both", dimensions=("arousal",), fusion="svm")
+    folder = train_head(cache, experiment, tmp_path / "run").folder
+    kept = [load_fusion(path)[0].arrays for path in folder.glob("fusions/fold?-seed0.safetensors")]
+    assert [own["classes"].tolist() for own in kept] == [[0, 1, 2]] * 6
 
 
 def test_a_fusion_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def factor_of(run: int, step: int) -> float:
 
 
 def adamw(leaf: Tensor, rate: float, decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([leaf], lr=rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=decay, fused=False)
+    return torch.optim.AdamW([leaf], lr=rate, betas=(0.8, 0.98), eps=1e-6, weight_decay=decay, fused=False)
 
 
 def sgd(leaf: Tensor, rate: float, decay: float) -> torch.optim.Optimizer:
@@ -30,8 +30,8 @@ def sgd(leaf: Tensor, rate: float, decay: float) -> torch.optim.Optimizer:
 
 
 PLAIN = {
-    "adamw": (adamw, Training(beta2=0.98, epsilon=1e-6)),
-    "sgd": (sgd, Training(optimiser="sgd", momentum=0.7)),
+    "adamw": (adamw, Training(beta1=0.8, beta2=0.98, epsilon=1e-6, clip_norm=0.3)),
+    "sgd": (sgd, Training(optimiser="sgd", momentum=0.7, clip_norm=0.3)),
 }
 
 
@@ -57,7 +57,7 @@ def test_each_row_moves_as_torchs_optimiser_moves_it(
         theirs = plain(alone, rate, decay)
         for step in range(steps):
             alone.grad = gradients[step, run].clone()
-            torch.nn.utils.clip_grad_norm_([alone], 1.0)
+            torch.nn.utils.clip_grad_norm_([alone], training.clip_norm)
             theirs.param_groups[0]["lr"] = rate * factor_of(run, step)
             theirs.step()
         torch.testing.assert_close(stacked[run], alone.detach(), rtol=1e-5, atol=1e-6)

@@ -183,3 +183,9 @@ def test_a_split_without_dev_gets_one_and_one_with_dev_keeps_it() -> None:
 def test_utterances_without_a_label_are_no_label() -> None:
     folds = make_folds(["a", "b", "c"] * 2, labels=["x", "x", "x", "", "", ""])
     assert len(folds) == 3
+
+
+def test_each_fold_draws_its_own_speakers() -> None:
+    """Of ten speakers in pairs: one draw for all folds would give two, and two more where those are tested."""
+    drawn = {TEN[row] for fold in make_folds(PAIRS, TEN, hold_out=HoldOut(0.2)) for row in fold.dev}
+    assert len(drawn) > 4
