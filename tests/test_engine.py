@@ -166,6 +166,19 @@ def test_alone_among_others_and_serially_a_run_is_the_same(case: str) -> None:
     assert_same(among[2], train_serially(table, labels, build, neighbours(case)[2], TRAINING))
 
 
+def of_unequal_dev(case: str) -> list[Run]:
+    return [
+        replace(run, dev_rows=run.dev_rows[:num]) for run, num in zip(neighbours(case), (20, 7, 11, 20), strict=True)
+    ]
+
+
+def test_dev_parts_of_unequal_size_are_scored_each_by_itself() -> None:
+    table, labels, build = a_table(), some_labels(), a_build("film")
+    runs = of_unequal_dev("film")
+    for run, trained in zip(runs, train(table, labels, build, runs, TRAINING), strict=True):
+        assert_same(trained, train_serially(table, labels, build, run, TRAINING))
+
+
 @pytest.mark.parametrize("case", ["co-attention", "mixing probe", "text network", "conditioned states"])
 def test_under_sgd_too(case: str) -> None:
     table, labels, build = a_table(), some_labels(), a_build(case)

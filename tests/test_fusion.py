@@ -79,6 +79,17 @@ def test_dev_weights_are_the_best_of_all_weightings() -> None:
     assert np.square(weights - 1 / 3).sum() <= min(np.square(some - 1 / 3).sum() for some in as_good) + 1e-9
 
 
+def test_dev_weights_are_the_best_by_ua_not_by_accuracy() -> None:
+    """Eight of one class and two of the other: who always names the first is right more often, and has a UA of 0.5."""
+    truth = np.array([0] * 8 + [1] * 2)
+    always, finds_both = np.zeros(10, int), np.array([1] * 4 + [0] * 4 + [1] * 2)
+    dev = np.stack([np.where(np.eye(2)[said] > 0, 0.8, 0.2) for said in (always, finds_both)])
+    weights = fit_fusion("dev-weighted", dev, truth, "here").arrays["weights"]
+    said = np.tensordot(weights, dev, 1).argmax(1)
+    assert balanced_accuracy_score(truth, said) == 0.75
+    assert (said == truth).mean() == 0.6 < (always == truth).mean()
+
+
 def test_members_that_agree_weigh_the_same() -> None:
     dev, truth = answers(1, 3)
     weights = fit_fusion("dev-weighted", np.concatenate([dev] * 9), truth, "here").arrays["weights"]

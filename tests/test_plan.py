@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmser.train.plan import Progress, Run, Training, class_weights_of, derive, dropout_keys, order_of
+from mmser.train.plan import Progress, Run, Training, class_weights_of, derive, dropout_keys, order_of, rates_of
 from mmser.train.targets import Targets
 
 RUN = Run("a", np.arange(10, 60), np.arange(60, 70), seed=5)
@@ -98,3 +98,10 @@ def test_a_run_that_never_had_a_finite_loss_has_no_best_epoch() -> None:
     assert course.done
     assert (trained.best_epoch, trained.diverged) == (0, True)
     assert np.isnan(trained.dev_score)
+
+
+def test_a_runs_rates_go_through_the_schedule_of_all_epochs_it_may_take() -> None:
+    training = Training(epochs=4, patience=2, schedule="cosine", warmup=0.25)
+    found = np.concatenate([rates_of(epoch, 3, training) for epoch in range(1, 5)])
+    falling = [(1 + np.cos(np.pi * past / 9)) / 2 for past in range(9)]
+    np.testing.assert_allclose(found, [1 / 3, 2 / 3, 1, *falling])

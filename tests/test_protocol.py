@@ -189,3 +189,9 @@ def test_each_fold_draws_its_own_speakers() -> None:
     """Of ten speakers in pairs: one draw for all folds would give two, and two more where those are tested."""
     drawn = {TEN[row] for fold in make_folds(PAIRS, TEN, hold_out=HoldOut(0.2)) for row in fold.dev}
     assert len(drawn) > 4
+
+
+def test_only_speakers_of_the_parts_that_are_used_count_as_unchecked() -> None:
+    parts, speakers = ["train", "train", "dev", "test1", "test2"], ["a", "", "b", "c", ""]
+    (fold,) = folds_from_split(parts, speakers, test="test1")
+    assert fold.num_unchecked == 1

@@ -193,3 +193,14 @@ def test_states_on_cuda_are_those_of_the_plain_model(gallery: dict[str, Path], k
     encoder = load_speech_encoder(str(gallery[kind]), "cuda")
     assert encoder._digest == load_speech_encoder(str(gallery[kind]))._digest
     assert assert_plain(gallery[kind], encoder, MIXED, share=1e-3).device.type == "cuda"
+
+
+def test_the_first_convolution_computes_in_single_precision_whatever_the_others_do() -> None:
+    encoder, seen = load_speech_encoder("builtin:tiny"), []
+    first = encoder.model.feature_extractor.conv_layers[0]
+    first.register_forward_hook(lambda _module, _given, made: seen.append(made.clone()))
+    encoder.states([voice(5000, 0)], [0])
+    encoder.compute_in("bf16")
+    encoder.states([voice(5000, 0)], [0])
+    assert seen[0].dtype == seen[1].dtype == torch.float32
+    assert torch.equal(*seen)

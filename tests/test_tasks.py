@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_engine import CLASSES, DIM, NUM, TEXT_DIM, a_table, assert_identical, assert_same, neighbours
+from test_engine import (
+    CLASSES,
+    DIM,
+    NUM,
+    TEXT_DIM,
+    a_table,
+    assert_identical,
+    assert_same,
+    neighbours,
+    of_unequal_dev,
+)
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
@@ -69,6 +79,13 @@ def test_every_task_alone_among_others_and_serially(case: str) -> None:
     assert_same(alone, train_serially(a_table(), targets, build, runs[1], training))
     for run, trained in zip(runs, among, strict=True):
         assert_same(trained, train_serially(a_table(), targets, build, run, training))
+
+
+def test_ratings_of_dev_parts_of_unequal_size_are_scored_each_by_itself() -> None:
+    targets, runs = TARGETS["dimensions"], of_unequal_dev("co-attention")
+    build = a_build(targets)
+    for run, trained in zip(runs, train(a_table(), targets, build, runs, TRAINING), strict=True):
+        assert_same(trained, train_serially(a_table(), targets, build, run, TRAINING))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
