@@ -50,8 +50,9 @@ def train_head(
     Raises:
         CacheError: the cache, or what the head reads, is not there.
         ManifestError: the cache's manifest has no such column.
-        ProtocolError: folds, labels or options do not allow it; the folder holds another experiment, or another
-            process is at work in it.
+        ProtocolError: folds, labels or options do not allow it; the memory cannot hold the states; the folder holds
+            another experiment, or another process is at work in it.
+        MmserError: the device is not there.
     """
     return train_heads(cache_path, [experiment], [folder], report=report, tensorboard=tensorboard)[0]
 
@@ -79,7 +80,7 @@ def train_heads(
         tensorboard: whether to write event files into each folder, as the runs train.
 
     Raises:
-        CacheError, ManifestError, ProtocolError: as :func:`train_head`, if one of them would.
+        MmserError: as :func:`train_head`, if one of them would.
     """
     cache = Cache(cache_path)
     asked = prepare(cache, experiments)
