@@ -11,6 +11,9 @@ from torch.optim.sgd import sgd
 from mmser.train.options import Training
 from mmser.train.plan import Run
 
+_Rates = tuple[float, float]
+"""Learning rate, with the schedule's factor, and weight decay."""
+
 
 class StackedOptimizer(ABC):
     """An optimiser of torch's for each row of a matrix, with its run's own rates.
@@ -34,14 +37,14 @@ class StackedOptimizer(ABC):
         flat = [gradient.flatten(1) for gradient in gradients]
         if self.training.clip_norm:
             _clip(flat, self.training.clip_norm)
-        alike: dict[tuple[float, float], list[int]] = {}
+        alike: dict[_Rates, list[int]] = {}
         for place, factor in enumerate(factors):
             learning_rate, weight_decay = self.rates[first + place]
             alike.setdefault((learning_rate * factor, weight_decay), []).append(place)
-        for (learning_rate, weight_decay), places in alike.items():
+        for rates, places in alike.items():
             rows = [first + place for place in places]
             of_places = [leaf[place] for place in places for leaf in flat]
-            self._move(self._leaves(weights, rows), of_places, rows, learning_rate, weight_decay)
+            self._move(self._leaves(weights, rows), of_places, rows, rates)
 
     def keep(self, kept: Sequence[int]) -> None:
         """Go on with the runs in ``kept``, in their order."""
@@ -57,15 +60,8 @@ class StackedOptimizer(ABC):
         """What is remembered from step to step, before the first: a row for each run."""
 
     @abstractmethod
-    def _move(
-        self,
-        leaves: list[Tensor],
-        gradients: list[Tensor],
-        rows: Sequence[int],
-        learning_rate: float,
-        weight_decay: float,
-    ) -> None:
-        """Move the leaves of some rows in place."""
+    def _move(self, leaves: list[Tensor], gradients: list[Tensor], rows: Sequence[int], rates: _Rates) -> None:
+        """Move the leaves of some rows, which share their rates, in place."""
 
 
 class StackedAdamW(StackedOptimizer):
@@ -75,15 +71,8 @@ class StackedAdamW(StackedOptimizer):
         steps = torch.zeros(len(weights), len(self.sizes), device=weights.device)  # a leaf's own: torch counts it
         return [torch.zeros_like(weights), torch.zeros_like(weights), steps]
 
-    def _move(
-        self,
-        leaves: list[Tensor],
-        gradients: list[Tensor],
-        rows: Sequence[int],
-        learning_rate: float,
-        weight_decay: float,
-    ) -> None:
-        mean, square, steps = self.state
+    def _move(self, leaves: list[Tensor], gradients: list[Tensor], rows: Sequence[int], rates: _Rates) -> None:
+        (learning_rate, weight_decay), (mean, square, steps) = rates, self.state
         adamw(
             leaves,
             gradients,
@@ -109,14 +98,8 @@ class StackedSGD(StackedOptimizer):
         # torch begins with the first gradient: what comes of none before it.
         return [torch.zeros_like(weights)]
 
-    def _move(
-        self,
-        leaves: list[Tensor],
-        gradients: list[Tensor],
-        rows: Sequence[int],
-        learning_rate: float,
-        weight_decay: float,
-    ) -> None:
+    def _move(self, leaves: list[Tensor], gradients: list[Tensor], rows: Sequence[int], rates: _Rates) -> None:
+        learning_rate, weight_decay = rates
         sgd(
             leaves,
             gradients,
