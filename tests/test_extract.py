@@ -139,14 +139,19 @@ def test_float16_is_float32_rounded(cache: Cache, corpus: Path, tmp_path: Path) 
             np.testing.assert_array_equal(packed, exact.astype(np.float16))
 
 
-@pytest.mark.parametrize("batch_seconds", [0.1, 2.5, 40.0])
-def test_states_are_those_of_each_utterance_alone(corpus: Path, tmp_path: Path, batch_seconds: float) -> None:
+@pytest.mark.parametrize(("batch_seconds", "batch_tokens"), [(0.1, 1), (2.5, 20), (40.0, 4096)])
+def test_states_are_those_of_each_utterance_alone(
+    corpus: Path, tmp_path: Path, batch_seconds: float, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many batches fill a shard."""
+    monkeypatch.setattr(mmser.extract.text_stream, "BATCH_TOKENS", batch_tokens)
     run(corpus, tmp_path, keep=("frame",), dtype="float32", layers="1,3", batch_seconds=batch_seconds, aligner="none",
         textgrids=None)  # fmt: skip
     speech, text = load_speech_encoder("builtin:tiny"), load_text_encoder("builtin:tiny")
     frames, tokens = Cache(tmp_path).stream(FRAMES), Cache(tmp_path).stream(TOKENS)
     assert frames.layers == [1, 3]
     assert tokens.layers == [3]
+    assert len(frames.shards) == len(tokens.shards) == 1
     for utterance in read_manifest(corpus).utterances():
         uid = utterance.utterance_id
         alone, _ = speech.states([read_audio(utterance.audio).samples], [1, 3])

@@ -185,8 +185,9 @@ def chosen(cache: Cache, experiment: Experiment, *granularities: str, text: bool
 
 
 @pytest.mark.parametrize(("granularity", "stream"), [("word", POOLED), ("token", TEXT)])
+@pytest.mark.parametrize("layers", [[9], [0, 9]])
 def test_states_that_are_no_numbers_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granularity: str, stream: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granularity: str, stream: str, layers: list[int]
 ) -> None:
     """One of them would make all runs diverge."""
     monkeypatch.setattr(features_module, "_CHECKED", 7)
@@ -199,7 +200,7 @@ def test_states_that_are_no_numbers_are_named(
     opened = Cache(write_cache(tmp_path / "toy", edit=edit))
     sources = open_sources(opened, ["word"], text=True, speech_stream=None, text_stream=None)
     with pytest.raises(CacheError, match=f"utterance 's3_sad_1': {stream} holds states that are no finite numbers"):
-        load_table(sources, opened.manifest.ids, [9], None, torch.device("cpu"))
+        load_table(sources, opened.manifest.ids, layers, None, torch.device("cpu"))
 
 
 def test_rows_are_in_the_order_of_the_manifest(cache: Cache) -> None:
