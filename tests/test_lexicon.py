@@ -153,3 +153,10 @@ def test_words_are_those_of_the_text_that_was_extracted(tmp_path: Path) -> None:
         assert trained(cache, tmp_path / "plain", "--epochs", 1).exit_code == 0  # no lexicon, no words to look up
     extracted(edited, refresh=True)
     assert trained(cache, tmp_path / "other", *chosen).exit_code == 0
+
+
+def test_emoticons_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("word,weight\nhappy,0.9\n:),0.8\n:(,0.7\n")
+    lexicon = read_lexicon(tmp_path / "a.csv")
+    assert lexicon.weights == {"happy": 0.9}
+    assert lexicon.of("...") == 0.0

@@ -49,7 +49,7 @@ class Lexicon:
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """Read a table (CSV, or TSV by its name) with the columns ``word`` and ``weight``.
+    """Read a table (CSV, or TSV by its name) with the columns ``word`` and ``weight``; emoticons in it are passed over.
 
     Raises:
         ProtocolError: it cannot be read, lacks a column, holds no word, a word twice with two weights, or a weight that
@@ -69,7 +69,10 @@ def read_lexicon(path: Path) -> Lexicon:
     for line, (word, weight) in enumerate(zip(rows["word"], numbers, strict=True), start=2):
         if not np.isfinite(weight):
             raise ProtocolError(f"{path}, line {line}: the weight of {word!r} is no finite number")
-        if weights.setdefault(_plain(word), float(weight)) != weight:
+        plain = _plain(word)
+        if not plain:  # an emoticon: what has no letter or digit is no word of a transcript
+            continue
+        if weights.setdefault(plain, float(weight)) != weight:
             raise ProtocolError(f"{path}, line {line}: {word!r} has two weights; expected one a word")
     if not weights:
         raise ProtocolError(f"{path}: holds no word")
