@@ -37,7 +37,7 @@ learning_rate = [1e-3, 1e-4]
 
 
 def grid(text: str, **overrides: Any):
-    return read_grid(text, "my.toml", overrides, stored_layers=[0, 4, 9])
+    return read_grid(text, "my.toml", overrides, stored_layers={"layer": [0, 4, 9], "text_layer": [1, 2]})
 
 
 def test_axes_are_crossed_and_what_is_excluded_is_not_there() -> None:
@@ -87,8 +87,12 @@ def test_the_command_line_changes_the_base_and_a_protocol_fills_in_what_nobody_g
 def test_all_stands_for_the_stored_layers() -> None:
     found = grid('[axes]\nlayer = ["mix", "all", 9]')
     assert [cell.experiment.layer for cell in found.cells] == ["mix", "0", "4", "9"]
-    with pytest.raises(ProtocolError, match="stands for the cache's speech layers, and it holds none"):
-        read_grid('[axes]\nlayer = ["all"]', "my.toml")
+    found = grid('[base]\nhead = "text-probe"\n[axes]\ntext_layer = ["mix", "all", 1]')
+    assert [cell.experiment.text_layer for cell in found.cells] == ["mix", "1", "2"]
+    assert [cell.name for cell in found.cells] == ["textmix", "text1", "text2"]
+    for axis, encoder in {"layer": "speech", "text_layer": "text"}.items():
+        with pytest.raises(ProtocolError, match=f"stands for the cache's {encoder} layers, and it holds none"):
+            read_grid(f'[axes]\n{axis} = ["all"]', "my.toml")
 
 
 def test_every_option_of_train_head_can_be_given() -> None:
@@ -110,7 +114,7 @@ def test_every_option_of_train_head_can_be_given() -> None:
         ({"learning-rate": [0.1, 1]}, {"learning_rate": (0.1, 1.0)}),
         ({"crop_seconds": 3}, {"crop_s": 3.0}),
         ({"labels": "a, b"}, {"labels": ("a", "b")}),
-        ({"report_oracle": True, "text_layer": 2}, {"report_oracle": True, "text_layer": 2}),
+        ({"report_oracle": True, "text_layer": 2}, {"report_oracle": True, "text_layer": "2"}),
         ({"set": {"width": 64, "feedforward": False}}, {"set.width": 64, "set.feedforward": False}),
     ],
 )
@@ -179,7 +183,15 @@ def test_any_row_has_a_name_that_a_folder_may_have(row: str) -> None:
 
 
 def test_the_presets_are_grids_of_heads_that_there_are() -> None:
-    assert preset_names() == ["granularities", "heads", "layers", "superb", "triantafyllopoulos2021", "zhao2022"]
+    assert preset_names() == [
+        "granularities",
+        "heads",
+        "layers",
+        "superb",
+        "text-layers",
+        "triantafyllopoulos2021",
+        "zhao2022",
+    ]
     for name in preset_names():
         found = grid(preset_text(name))
         assert found.cells

@@ -182,7 +182,7 @@ def test_numpy_and_text_mean_what_python_and_the_command_mean() -> None:
         "width": np.int32(16),
         "protocol": None,
         "folds": None,
-        "text_layer": None,
+        "text_layer": "-1",
     }
     found = experiment_of("late-fusion", asked)
     assert found == Experiment(

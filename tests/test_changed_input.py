@@ -89,7 +89,7 @@ def test_alignment_and_frames_of_two_recordings_are_refused(corpus: Path, tmp_pa
     opened = Cache(cache)
     sources = open_sources(opened, ("frame",), text=True, speech_stream=None, text_stream=None, linked=True)
     with pytest.raises(ProtocolError, match=r"'u4': speech/builtin-tiny is of another recording than align/textgrid"):
-        load_table(sources, IDS, [1], None, "cpu")  # type: ignore[arg-type]
+        load_table(sources, IDS, [1], [1], "cpu")  # type: ignore[arg-type]
 
 
 def test_an_id_in_a_shard_becomes_no_path(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_every_option_reaches_the_experiment(cache: Path, tmp_path: Path, monkey
         head="late-fusion",
         granularity="phone",
         layer="9",
-        text_layer=-1,
+        text_layer="-1",
         folds="split",
         test_split="Test2",
         label="emotion",

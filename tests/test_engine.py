@@ -32,6 +32,7 @@ CASES = {
     "mixing probe": ("speech-probe", {"hidden": 0, "pooling": "mean+std"}, LAYERS),
     "plain mixing probe": ("speech-probe", {"hidden": 8}, LAYERS),
     "text probe": ("text-probe", {"hidden": 8}, 1),
+    "mixing text probe": ("text-probe", {"hidden": 8}, 1),
     "co-attention": ("coattention", {"width": 8, "heads": 2}, 1),
     "deep co-attention": ("coattention", {"width": 8, "heads": 1, "blocks": 2, "self_attention": "after"}, 1),
     "plain co-attention": ("coattention", {"width": 8, "heads": 2, "dropout": 0.0, "block_dropout": 0.0}, 1),
@@ -46,11 +47,17 @@ CASES = {
     "film": ("film", {"width": 8}, 1),
     "conditioned states": ("conditioned-states", {"width": 8, "blocks": 2}, 1),
     "text network": ("text-network", {"hidden": 8}, 1),
+    "both mix": ("coattention", {"width": 8, "heads": 2}, LAYERS),
+    "text mixes, speech has a layer a run": ("coattention", {"width": 8, "heads": 2, "positions": "word"}, 1),
     "experts": ("moe", {"width": 8, "layers": "experts"}, LAYERS),
     "prior of a lexicon": ("bayesian-coattention", {"width": 8, "heads": 2, "prior": "lexicon"}, 1),
     "spectral expert": ("moe", {"width": 8, "spectral": "mel"}, 1),
 }
 """Kind, options, speech layers in the mix."""
+
+TEXT_MIXES = ("mixing text probe", "both mix", "text mixes, speech has a layer a run")
+"""Of these the text layers are mixed too."""
+TEXT_LAYERS = 2
 
 
 def a_stream(dim: int, layers: int, seed: int, dtype: torch.dtype = torch.float16) -> Packed:
@@ -62,10 +69,14 @@ def a_stream(dim: int, layers: int, seed: int, dtype: torch.dtype = torch.float1
     return Packed(values, torch.tensor([0, *np.cumsum(lengths)]), words, words / 3 + 0.1 * seed, weights)
 
 
-def a_table() -> Table:
+def a_table(text_layers: int = 1) -> Table:
     speech = {"word": a_stream(DIM, LAYERS, 1), "phone": a_stream(DIM, LAYERS, 2)}
     mel = a_stream(MEL_DIM, 1, 5).linked_by(())
-    return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, 1, 3), mel)
+    return Table(tuple(f"u{n}" for n in range(NUM)), speech, a_stream(TEXT_DIM, text_layers, 3), mel)
+
+
+def table_for(case: str) -> Table:
+    return a_table(TEXT_LAYERS if case in TEXT_MIXES else 1)
 
 
 def some_labels() -> Targets:
@@ -82,7 +93,7 @@ def learnable_labels(table: Table) -> Targets:
 def a_build(case: str) -> Callable[[], nn.Module]:
     kind, options, layers = CASES[case]
     granularities = ("word", "phone") if case in ("co-attention", "mixing probe") else ("word",)
-    inputs = Inputs(DIM, TEXT_DIM, granularities, layers, MEL_DIM)
+    inputs = Inputs(DIM, TEXT_DIM, granularities, layers, MEL_DIM, TEXT_LAYERS if case in TEXT_MIXES else 1)
     return lambda: HEADS[kind].build(inputs, CLASSES, HEADS[kind].options(**options))
 
 
@@ -129,7 +140,7 @@ def test_a_piece_that_cuts_a_group_trains_its_runs_as_alone(case: str, monkeypat
     runs = [*few, a_run(case, num_train=60)]
     monkeypatch.setattr(engine, "max_stacked", lambda *_: 2 * torch.get_num_threads())
     monkeypatch.setattr(engine, "most_together", lambda *_: 2)
-    table, targets = a_table(), some_labels()
+    table, targets = table_for(case), some_labels()
     for one, run in zip(train(table, targets, a_build(case), runs, TRAINING), runs, strict=True):
         assert_same(one, train_serially(table, targets, a_build(case), run, TRAINING))
 
@@ -139,7 +150,7 @@ OF_MEANS = [case for case, (kind, given, _) in CASES.items() if HEADS[kind].read
 
 @pytest.mark.parametrize("case", OF_MEANS)
 def test_means_taken_once_teach_what_means_taken_in_every_step_do(case: str) -> None:
-    table, targets, runs = a_table(), some_labels(), [a_run(case), *neighbours(case)[2:]]
+    table, targets, runs = table_for(case), some_labels(), [a_run(case), *neighbours(case)[2:]]
     of_states, of_means = (train(one, targets, a_build(case), runs, TRAINING) for one in (table, table.means()))
     for one, other in zip(of_states, of_means, strict=True):
         assert_same(one, other)
@@ -154,7 +165,7 @@ def test_every_head_is_under_test() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_alone_among_others_and_serially_a_run_is_the_same(case: str) -> None:
     """After 24 steps, 6 an epoch (the last one of a single utterance)."""
-    table, labels, build = a_table(), some_labels(), a_build(case)
+    table, labels, build = table_for(case), some_labels(), a_build(case)
     (alone,) = train(table, labels, build, [a_run(case)], TRAINING)
     among = train(table, labels, build, neighbours(case), TRAINING)
     serial = train_serially(table, labels, build, a_run(case), TRAINING)
@@ -181,7 +192,7 @@ def test_dev_parts_of_unequal_size_are_scored_each_by_itself() -> None:
 
 @pytest.mark.parametrize("case", ["co-attention", "mixing probe", "text network", "conditioned states"])
 def test_under_sgd_too(case: str) -> None:
-    table, labels, build = a_table(), some_labels(), a_build(case)
+    table, labels, build = table_for(case), some_labels(), a_build(case)
     by_sgd = replace(TRAINING, optimiser="sgd", momentum=0.8, schedule="linear")
     (alone,) = train(table, labels, build, [a_run(case)], by_sgd)
     among = train(table, labels, build, neighbours(case), by_sgd)
@@ -195,7 +206,7 @@ def test_under_sgd_too(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["co-attention", "mixing probe", "spectral expert"])
 def test_a_metric_loss_is_the_same_alone_among_others_and_utterance_by_utterance(case: str) -> None:
-    table, labels, build = a_table(), some_labels(), a_build(case)
+    table, labels, build = table_for(case), some_labels(), a_build(case)
     contrasting = replace(TRAINING, metric_weight=0.5, metric_temperature=0.3)
     serial = train_serially(table, labels, build, a_run(case), contrasting)
     among = train(table, labels, build, neighbours(case), contrasting)
@@ -247,7 +258,7 @@ def test_runs_that_share_their_batches_are_still_each_its_own(
 ) -> None:
     """Whatever is gathered and computed at once, and whichever of those who share it stop before the others."""
     monkeypatch.setattr("mmser.train.sharing.CPU_TOGETHER", together)
-    table, build = a_table(), a_build(case)
+    table, build = table_for(case), a_build(case)
     labels = learnable_labels(table)
     patient = replace(TRAINING, epochs=6, patience=1)
     trained = train(table, labels, build, a_sweep(case), patient)
@@ -342,7 +353,7 @@ def test_repeated_training_is_identical_and_leaves_torchs_random_state() -> None
 @pytest.mark.parametrize("case", ["mixing probe", "co-attention"])
 def test_labels_and_features_of_other_rows_change_nothing(case: str) -> None:
     """The leak test: what is outside train and dev could be anything, and not a bit of the result would change."""
-    table, labels, runs = a_table(), some_labels(), neighbours(case)[1:]
+    table, labels, runs = table_for(case), some_labels(), neighbours(case)[1:]
     seen = np.unique(np.concatenate([rows for run in runs for rows in (run.train_rows, run.dev_rows)]))
     hidden = np.setdiff1d(np.arange(NUM), seen)
     assert len(hidden) >= 5

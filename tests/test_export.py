@@ -30,7 +30,6 @@ FACTS = {
     "rating_mean": [3.0],
     "rating_deviation": [0.5],
     "normalise": "global",
-    "text_layer": None,
 }
 OPTIONS = {
     "speech-probe": {"hidden": 4},
@@ -65,7 +64,10 @@ def a_trained(folder: Path, kind: str, inputs: Inputs = INPUTS, **facts: object)
         if isinstance(module, Standardise):
             module.mean.normal_()
             module.std.uniform_(0.5, 1.5)
-    layers = {"speech_layers_of_encoder": list(range(head.inputs.speech_layers))}
+    layers = {
+        "speech_layers_of_encoder": list(range(head.inputs.speech_layers)),
+        "text_layers_of_encoder": list(range(1, 1 + head.inputs.text_layers)),
+    }
     save_head(head, folder, FACTS | layers | facts)
     return head.eval()
 
@@ -80,7 +82,7 @@ def batches_of(head: nn.Module) -> list[Batch]:
             name: a_sequence(lengths, max(lengths) + extra + place, head.inputs.speech_dim, layers, seed=place)
             for place, name in enumerate(head.inputs.granularities)
         }
-        text = a_sequence(sizes, max(sizes) + 2 * extra, head.inputs.text_dim, seed=9)
+        text = a_sequence(sizes, max(sizes) + 2 * extra, head.inputs.text_dim, head.inputs.text_layers, seed=9)
         mel = mel_of([[40, 3, 1, 90], [33, 0, 1, 2], [1]][len(found)][:count], extra)
         found.append(Batch(speech, text, None, mel))
     return found
@@ -104,9 +106,8 @@ def said_by(session: onnxruntime.InferenceSession, batch: Batch) -> list[Tensor]
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_every_head_says_in_onnxruntime_what_it_says_in_torch(tmp_path: Path, kind: str) -> None:
-    inputs = (
-        replace(INPUTS, speech_layers=2, mel_dim=BINS) if kind in RICH else replace(INPUTS, granularities=("word",))
-    )
+    rich = {"speech_layers": 2, "text_layers": 3, "mel_dim": BINS}
+    inputs = replace(INPUTS, **(rich if kind in RICH else {"granularities": ("word",)}))
     head = a_trained(tmp_path / "head", kind, inputs)
     written = export_onnx(tmp_path / "head", tmp_path / "made" / "head.onnx")
     content = written.path.read_bytes()
@@ -150,7 +151,7 @@ def test_the_file_says_what_it_takes_and_gives(text_head: Path, tmp_path: Path) 
     assert facts["labels"] == ["angry", "sad", 'fear"\n']
     assert facts["head"] == "text-probe"
     assert facts["streams"] == {"text/toy": {"recipe": {"encoder": "builtin:tiny", "layers": [0, 2]}}}
-    assert facts["text_layer_of_encoder"] == 2
+    assert facts["text_layers_of_encoder"] == [1]
     assert facts["outputs"] == {"posteriors": "batch, classes: probability of each of labels, in their order"}
     axes = [[axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim] for one in model.graph.input]
     assert axes == [["batch", "text_steps", E], ["batch", "text_steps"]]

@@ -28,7 +28,7 @@ from mmser.manifest import read_manifest
 from mmser.train import features as features_module
 from mmser.train.choose import Chosen, choose
 from mmser.train.features import load_table, open_sources, resident_bytes
-from mmser.train.layers import speech_layers
+from mmser.train.layers import TEXT_OPTION, layers_of
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
 
@@ -53,7 +53,7 @@ def test_a_table_is_a_gather_by_hand_in_the_order_asked_for(cache: Cache) -> Non
     sources = opened(cache, "word", "frame", "utterance", text=True)
     assert len(sources.speech["word"].shards) > 2
     assert ids not in (sources.speech["word"].utterance_ids, sources.text.utterance_ids)
-    table = load_table(sources, ids, [9, 0], 1, CPU)
+    table = load_table(sources, ids, [9, 0], [1], CPU)
     assert table.ids == tuple(ids)
     for row, uid in enumerate(ids):
         for granularity, packed in table.speech.items():
@@ -63,39 +63,42 @@ def test_a_table_is_a_gather_by_hand_in_the_order_asked_for(cache: Cache) -> Non
 
 def test_what_a_table_takes_is_known_before_it_is_read(cache: Cache) -> None:
     ids, sources = make_rows()["utterance_id"], opened(cache, "word", "utterance", text=True)
-    table = load_table(sources, ids, [9, 0], 1, CPU)
+    table = load_table(sources, ids, [9, 0], [1], CPU)
     held = sum(stream.values.nbytes for stream in table.streams.values())
     special = sources.text.packed("token", "start").values < 0  # type: ignore[union-attr]
     of_special = int(special.sum()) * table.text.values[0, 0].nbytes  # type: ignore[union-attr]
-    assert resident_bytes(sources, ids, 2) == held + of_special
+    assert resident_bytes(sources, ids, 2, 1) == held + of_special
     means = table.means()
     beside = sum(stream.values.nbytes for stream in (means.speech["word"], means.text))  # type: ignore[union-attr]
     assert means.speech["utterance"] is table.speech["utterance"]
-    assert resident_bytes(sources, ids, 2, ["utterance", "word", "token"]) == held + of_special + beside
+    assert resident_bytes(sources, ids, 2, 1, ["utterance", "word", "token"]) == held + of_special + beside
     speech = sum(stream.values.nbytes for stream in table.speech.values())
-    assert resident_bytes(sources, ids, 2, twice=True) == held + of_special + speech
+    assert resident_bytes(sources, ids, 2, 1, twice=True) == held + of_special + speech
     first = of_utterance(table.speech["word"], 0)[0]
-    assert resident_bytes(opened(cache, "word"), ids[:1], 1) == first.nbytes
+    assert resident_bytes(opened(cache, "word"), ids[:1], 1, 0) == first.nbytes
 
 
-@pytest.mark.parametrize(("asked", "index"), [(None, 1), (-1, 1), (-2, 0), (1, 0), (2, 1)])
-def test_text_layers_from_either_end(cache: Cache, asked: int | None, index: int) -> None:
-    uid = make_rows()["utterance_id"][5]
-    table = load_table(opened(cache, text=True), [uid], [], asked, CPU)
-    np.testing.assert_array_equal(table.text.values.numpy(), toy_states(uid, "token")[[index], 1:-1])
+@pytest.mark.parametrize(
+    ("asked", "rows"), [("-1", [1]), ("-2", [0]), ("1", [0]), ("2", [1]), ("mix", [0, 1]), ("2,1", [1, 0])]
+)
+def test_text_layers_from_either_end(cache: Cache, asked: str, rows: list[int]) -> None:
+    uid, sources = make_rows()["utterance_id"][5], opened(cache, text=True)
+    assert sources.text is not None
+    table = load_table(sources, [uid], [], layers_of(sources.text, asked, TEXT_OPTION), CPU)
+    np.testing.assert_array_equal(table.text.values.numpy(), toy_states(uid, "token")[rows, 1:-1])
 
 
 def test_a_text_layer_that_is_not_stored(cache: Cache) -> None:
     for layer in (0, -3):
         with pytest.raises(ProtocolError, match=f"--text-layer {layer}: stored layers are 1, 2"):
-            load_table(opened(cache, text=True), [make_rows()["utterance_id"][0]], [], layer, CPU)
+            layers_of(opened(cache, text=True).text, str(layer), TEXT_OPTION)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("asked", "layers"), [("mix", LAYERS), ("-1", [9]), ("-3", [0]), ("4", [4]), ("0", [0]), ("9,4", [9, 4])]
 )
 def test_speech_layers(cache: Cache, asked: str, layers: list[int]) -> None:
-    assert speech_layers(opened(cache, "word").speech["word"], asked) == layers
+    assert layers_of(opened(cache, "word").speech["word"], asked) == layers
 
 
 @pytest.mark.parametrize(
@@ -112,14 +115,16 @@ def test_speech_layers(cache: Cache, asked: str, layers: list[int]) -> None:
 )
 def test_speech_layers_that_are_none(cache: Cache, asked: str, message: str) -> None:
     with pytest.raises(ProtocolError, match=re.escape(message)):
-        speech_layers(opened(cache, "word").speech["word"], asked)
+        layers_of(opened(cache, "word").speech["word"], asked)
 
 
 def test_a_mix_takes_several_layers(tmp_path: Path) -> None:
     with StreamWriter(tmp_path, "pooled/one@none", {"layers": [12]}, {}) as writer:
         stream = writer.stream
-    with pytest.raises(ProtocolError, match="--layer mix: only layer 12 is stored; give --layer 12, or extract"):
-        speech_layers(stream, "mix")
+    with pytest.raises(ProtocolError, match=r"--layer mix: only layer 12 is stored; give --layer 12, .* --layers"):
+        layers_of(stream, "mix")
+    with pytest.raises(ProtocolError, match=r"--text-layer mix: .*; give --text-layer 12, .* --text-layers"):
+        layers_of(stream, "mix", TEXT_OPTION)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,7 @@ def test_states_that_are_no_numbers_are_named(
     opened = Cache(write_cache(tmp_path / "toy", edit=edit))
     sources = open_sources(opened, ["word"], text=True, speech_stream=None, text_stream=None)
     with pytest.raises(CacheError, match=f"utterance 's3_sad_1': {stream} holds states that are no finite numbers"):
-        load_table(sources, opened.manifest.ids, layers, None, torch.device("cpu"))
+        load_table(sources, opened.manifest.ids, layers, [2], torch.device("cpu"))
 
 
 def test_rows_are_in_the_order_of_the_manifest(cache: Cache) -> None:
@@ -234,7 +239,7 @@ def test_who_cannot_be_used_is_counted_by_reason(tmp_path: Path) -> None:
     assert chosen(cache, Experiment(), "frame").left_out == {"no label": 2}
     both = chosen(cache, Experiment(), "word", "frame", text=True)
     assert both.ids == ids[11:]
-    table = load_table(opened(cache, "word", text=True), both.ids, [9], None, CPU)
+    table = load_table(opened(cache, "word", text=True), both.ids, [9], [2], CPU)
     lengths = [num_words(uid) for uid in both.ids]
     assert table.speech["word"].lengths.tolist() == table.text.lengths.tolist() == lengths
     assert table.speech["word"].values.shape == (1, sum(lengths), DIM)

@@ -44,12 +44,12 @@ def a_table() -> Table:
         return Packed(values, torch.tensor([0, *np.cumsum(lengths)]), words, words / 3, words.float() * 0.1)
 
     streams = {"word": stream(D, LAYERS, 1), "phone": stream(D, LAYERS, 2)}
-    return Table(tuple(f"u{n}" for n in range(NUM)), streams, stream(E, 1, 3))
+    return Table(tuple(f"u{n}" for n in range(NUM)), streams, stream(E, 2, 3))
 
 
 def a_head(kind: str, options: dict, layers: int, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return HEADS[kind].build(Inputs(D, E, ("word", "phone"), layers), 3, HEADS[kind].options(**options))
+    return HEADS[kind].build(Inputs(D, E, ("word", "phone"), layers, text_layers=2), 3, HEADS[kind].options(**options))
 
 
 def one_of(batch: Batch, place: int) -> Batch:
@@ -175,7 +175,7 @@ def test_training_with_parts_is_the_plain_loops(kind: str, options: dict) -> Non
     """Batches of more than two parts, stacked with a run of fewer and other utterances; the loop knows only padding."""
     table = a_table().only(("word",), text=True, links=HEADS[kind].links(HEADS[kind].options(**options)))
     targets = Targets.of_classes(torch.from_numpy(np.random.default_rng(4).integers(0, 3, NUM)), 3)
-    inputs = Inputs(D, E, ("word",))
+    inputs = Inputs(D, E, ("word",), text_layers=2)
     order = np.random.default_rng(6).permutation(NUM)
     run = Run("one", order[:24], order[24:], 3, 1, learning_rate=3e-3)
     other = Run("other", order[3:22], order[:3], 4, 0, learning_rate=1e-2)

@@ -58,9 +58,15 @@ def test_every_head_is_under_test() -> None:
     assert {kind for kind, _ in VARIANTS} == {kind for kind in HEADS if not HEADS[kind].needs_mel}
 
 
+def text_layers(layers: int) -> int:
+    """Where speech layers are mixed text layers are too, of another number."""
+    return layers if layers == 1 else layers + 1
+
+
 def a_head(kind: str, options: dict, layers: int = 1, seed: int = 0, inputs: Inputs = INPUTS) -> nn.Module:
     torch.manual_seed(seed)
-    head = HEADS[kind].build(replace(inputs, speech_layers=layers), 3, HEADS[kind].options(**options))
+    inputs = replace(inputs, speech_layers=layers, text_layers=text_layers(layers))
+    head = HEADS[kind].build(inputs, 3, HEADS[kind].options(**options))
     for module in head.modules():
         if isinstance(module, Standardise):
             module.mean.copy_(torch.randn(module.mean.shape))
@@ -88,7 +94,7 @@ def a_batch(extra: int = 0, layers: int = 1, key: int | None = None, empty: bool
         "word": a_sequence([3, 0 if empty else 1, T, 2], T + extra, D, layers, seed=1),
         "phone": a_sequence([5, 0 if empty else 4, 2, T + 2], T + 2 + 3 * extra, D, layers, seed=2),
     }
-    text = a_sequence([N, 0 if empty else 2, 1, 4], N + 2 * extra, E, seed=3)
+    text = a_sequence([N, 0 if empty else 2, 1, 4], N + 2 * extra, E, text_layers(layers), seed=3)
     mel = a_sequence([6, 0 if empty else 3, 2, 4], 6 + extra, E, seed=4)
     return Batch(speech, text, None if key is None else 1000 * key + torch.arange(4), mel)
 

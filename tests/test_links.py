@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mmser.cache import Cache, Column, PackedColumn, StreamWriter, import_featur
 from mmser.cache.schema import RECIPE_FILE
 from mmser.errors import ProtocolError
 from mmser.records import Kind
-from mmser.train.features import load_table, open_sources
+from mmser.train.features import Sources, load_table, open_sources
 from mmser.train.links import Linker
 from mmser.train.table import Table
 from mmser.units import FrameGrid
@@ -31,10 +32,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return Cache(folder / "cache")
 
 
+def load(sources: Sources, ids: Sequence[str]) -> Table:
+    return load_table(sources, ids, [1], [] if sources.text is None else sources.text.layers[-1:], CPU)
+
+
 @pytest.fixture(scope="module")
 def table(cache: Cache) -> Table:
     sources = open_sources(cache, GRANULARITIES, text=True, speech_stream=None, text_stream=None, linked=True)
-    return load_table(sources, IDS[::-1], [1], None, CPU)
+    return load(sources, IDS[::-1])
 
 
 def of(table: Table, stream: str, uid: str) -> tuple[list[int], list[float]]:
@@ -91,7 +96,7 @@ def test_frames_lie_in_time_as_their_recipe_says(cache: Cache, tmp_path: Path) -
     sources = open_sources(
         Cache(tmp_path / "cache"), ("frame",), text=True, speech_stream=None, text_stream=None, linked=True
     )
-    table = load_table(sources, IDS, [1], None, CPU)
+    table = load(sources, IDS)
     for uid in IDS:
         found, centres = of(table, "frame", uid)
         np.testing.assert_allclose(centres, (120 + 160 * np.arange(len(centres))) / 16_000, atol=1e-6)
@@ -158,7 +163,7 @@ def test_a_batch_carries_what_was_asked_for(table: Table) -> None:
 
 def test_a_whole_utterance_belongs_to_no_word(cache: Cache) -> None:
     sources = open_sources(cache, ["utterance"], text=True, speech_stream=None, text_stream=None, linked=True)
-    table = load_table(sources, IDS, [1], None, CPU)
+    table = load(sources, IDS)
     assert table.only(["utterance"], text=True).speech["utterance"].word is None
     with pytest.raises(ProtocolError, match="utterance states belong to no word of the transcript: a head that reads"):
         table.only(["utterance"], text=True, links={"word"})
@@ -169,7 +174,7 @@ def test_states_of_another_alignment_are_refused(cache: Cache, monkeypatch: pyte
     digests = {**sources.align.digests("alignment"), "u3": "other"}
     monkeypatch.setattr(sources.align, "digests", lambda _: digests)
     with pytest.raises(ProtocolError, match=r"utterance 'u3': pooled/.* was pooled over another alignment than align/"):
-        load_table(sources, IDS, [1], None, CPU)
+        load(sources, IDS)
 
 
 def test_who_was_never_aligned_has_frames_that_belong_to_no_word(
@@ -181,7 +186,7 @@ def test_who_was_never_aligned_has_frames_that_belong_to_no_word(
     sources = open_sources(
         Cache(tmp_path / "cache"), GRANULARITIES, text=True, speech_stream=None, text_stream=None, linked=True
     )
-    table = load_table(sources, IDS, [1], None, CPU)
+    table = load(sources, IDS)
     assert [of(table, name, "u3") for name in ("word", "syllable", "phone")] == [([], [])] * 3
     assert set(of(table, "frame", "u3")[0]) == {-1}
     assert of(table, "word", "u4")[0] == [0, 1, 2]
@@ -189,7 +194,7 @@ def test_who_was_never_aligned_has_frames_that_belong_to_no_word(
     digests["alignment"]["u3"] = "aligned since"
     monkeypatch.setattr(sources.align, "digests", digests.get)
     with pytest.raises(ProtocolError, match=r"utterance 'u3': .* was pooled over another alignment"):
-        load_table(sources, IDS, [1], None, CPU)
+        load(sources, IDS)
 
 
 def test_frames_alone_take_the_one_alignment(cache: Cache) -> None:
@@ -223,8 +228,8 @@ def test_imported_tokens_know_no_words(tmp_path: Path) -> None:
     given = {"text": True, "speech_stream": None, "text_stream": "text/other"}
     linked = open_sources(Cache(cache.path), ["word"], linked=True, **given)
     with pytest.raises(ProtocolError, match=r"text/other was imported, and its tokens know no words"):
-        load_table(linked, IDS, [1], None, CPU)
-    table = load_table(open_sources(Cache(cache.path), ["word"], **given), IDS, [1], None, CPU)
+        load(linked, IDS)
+    table = load(open_sources(Cache(cache.path), ["word"], **given), IDS)
     assert table.streams["text"].offsets.diff().tolist() == [3] * len(IDS)
 
 

@@ -173,7 +173,7 @@ def test_states_that_the_free_memory_cannot_hold_are_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, one = write_cache(tmp_path / "toy"), Experiment(head="speech-probe", layer="9", granularity="word")
-    held = resident_bytes(prepare(Cache(cache), [one])[0].sources, Cache(cache).manifest.ids, 1, ["word"])
+    held = resident_bytes(prepare(Cache(cache), [one])[0].sources, Cache(cache).manifest.ids, 1, 0, ["word"])
     monkeypatch.setattr("mmser.train.assemble.load_table", lambda *_: pytest.fail("states were read"))
     monkeypatch.setattr("mmser.train.memory.free_bytes", lambda device: held - 1.0)
     with pytest.raises(ProtocolError, match=r"states of 54 utterances to hold in memory: .* GB free; read one --layer"):

@@ -297,7 +297,7 @@ def test_learned_layers_are_those_of_the_stored_heads(study: Study) -> None:
         (logits,) = [value for name, value in load_file(path).items() if name.endswith("mix.logits")]
         shares.append(np.exp(logits) / np.exp(logits).sum())
     (found,) = layer_weights(row)
-    assert (found.granularity, found.layers, len(shares)) == ("word", (0, 4, 9), 6)
+    assert (found.stream, found.layers, len(shares)) == ("word", (0, 4, 9), 6)
     assert found.mean == pytest.approx(np.mean(shares, axis=0), abs=1e-6)
     assert found.deviation == pytest.approx(np.std(shares, axis=0), abs=1e-6)
     assert layer_weights(study.row("probe-word-9")) == []

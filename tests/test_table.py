@@ -144,5 +144,3 @@ def test_what_does_not_fit_is_refused() -> None:
         Packed(values[0], torch.tensor([0, 5]))
     with pytest.raises(ProtocolError, match="word has states for 1 utterances, expected 2"):
         Table(("a", "b"), {"word": Packed(values, torch.tensor([0, 5]))})
-    with pytest.raises(ProtocolError, match="text has 2 layers; choose one"):
-        Table(("a",), {}, Packed(values.expand(2, 5, DIM), torch.tensor([0, 5])))

@@ -80,12 +80,17 @@ def test_experiments_that_train_as_one_are_told_apart(cache: Path, tmp_path: Pat
 
 
 def test_settings_can_be_compared(cache: Path, tmp_path: Path) -> None:
-    train_head(cache, PROBE, tmp_path, tensorboard=True)
-    content = shown(tmp_path, "speech-probe-fold0-seed0-trial1").SummaryMetadata(SESSION_START_INFO_TAG)
-    settings = HParamsPluginData.FromString(content.plugin_data.content).session_start_info.hparams
-    assert settings["head"].string_value == "speech-probe"
-    assert settings["learning_rate"].number_value == 0.003
-    assert settings["speech_layers"].string_value == "0,4,9"
+    both = replace(PROBE, head="late-fusion", settings={}, text_layer="mix")
+    train_head(cache, both, tmp_path, tensorboard=True)
+    told = {}
+    for head in ("speech-probe", "text-probe"):
+        content = shown(tmp_path, f"{head}-fold0-seed0-trial1").SummaryMetadata(SESSION_START_INFO_TAG)
+        told[head] = HParamsPluginData.FromString(content.plugin_data.content).session_start_info.hparams
+        assert told[head]["head"].string_value == head
+        assert told[head]["learning_rate"].number_value == 0.003
+    assert told["speech-probe"]["speech_layers"].string_value == "0,4,9"
+    assert told["text-probe"]["text_layers"].string_value == "1,2"
+    assert "text_layers" not in told["speech-probe"]
 
 
 def test_epochs_are_there_as_they_end_and_a_run_that_goes_on_tells_nothing_twice(cache: Path, tmp_path: Path) -> None:

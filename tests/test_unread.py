@@ -46,7 +46,7 @@ OTHERS = {
     "layer": "77",
     "try_layers": ("0", "99"),
     "speech_stream": FRAMES,
-    "text_layer": 99,
+    "text_layer": "99",
     "text_stream": TEXT,
     "mel_stream": "mel/none",
     "label": "none",
@@ -138,7 +138,7 @@ def test_normalising_is_read_by_whom_it_concerns() -> None:
     assert unread_notes(replace(experts, layer="9")) == ["not read by moe: --set layers=experts"]
     assert unread_notes(replace(experts, try_layers=("0", "9"))) == ["not read by moe: --set layers=experts"]
     assert [unread_notes(replace(experts, layer=several)) for several in ("mix", "0,9")] == [[], []]
-    wordless = Experiment(head="moe", settings={"text": "none"}, text_layer=3)
+    wordless = Experiment(head="moe", settings={"text": "none"}, text_layer="3")
     assert unread_notes(wordless) == ["not read by moe: --text-layer 3"]
 
 
@@ -151,7 +151,7 @@ def test_presets_are_told_nothing_for_what_they_set(task: str) -> None:
 
 def test_grids_that_come_with_mmser_ask_for_nothing_that_is_not_read() -> None:
     for name in preset_names():
-        for cell in read_grid(preset_text(name), name, stored_layers=[0, 4]).cells:
+        for cell in read_grid(preset_text(name), name, stored_layers={"layer": [0, 4], "text_layer": [1]}).cells:
             assert not unread_notes(cell.experiment)
 
 

@@ -47,7 +47,7 @@ class Estimates:
         training = one.experiment.training
         member, options = one.members[number], one.options[number]
         told = (training.optimiser, training.batch_size, training.metric_weight > 0)
-        case = repr((member.head, member.granularities, options, len(one.layers), *told))
+        case = repr((member.head, member.granularities, options, len(one.layers), len(one.text_layers), *told))
         if case not in self._known:
             self._known[case] = self._measured(one, number, min(HEADS_AT_ONCE, len(runs)))
         return self._known[case] * training.epochs * sum(len(run.train_rows) + len(run.dev_rows) for run in runs)

@@ -28,7 +28,10 @@ MAX_CELLS = 10_000
 """A grid of more is a slip: an axis too many."""
 
 ALL = "all"
-"""On the axis ``layer``: every layer that the cache stores."""
+"""On the axes ``layer`` and ``text_layer``: every layer that the cache stores."""
+
+_ENCODERS = {"layer": "speech", "text_layer": "text"}
+"""By axis: whose layers."""
 
 _PARTS = ("base", "axes", "exclude", "row", "baseline")
 
@@ -58,7 +61,11 @@ class Grid:
 
 
 def read_grid(
-    text: str, where: str, overrides: Mapping[str, Any] | None = None, *, stored_layers: Sequence[int] = ()
+    text: str,
+    where: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    stored_layers: Mapping[str, Sequence[int]] | None = None,
 ) -> Grid:
     """Read a grid.
 
@@ -66,7 +73,7 @@ def read_grid(
         text: TOML.
         where: the file's name, for messages.
         overrides: options that take the place of those in ``[base]``, as TOML has them.
-        stored_layers: what ``all`` on the axis ``layer`` stands for.
+        stored_layers: what ``all`` stands for on the axes ``layer`` and ``text_layer``.
 
     Raises:
         ProtocolError: not TOML, an unknown or repeated name, a value of another type, an axis without values, a head
@@ -84,8 +91,15 @@ def read_grid(
     tables = {name: _table(parsed, name, where) for name in ("base", "axes")}
     base = options_of(tables["base"], f"{where}, [base]") | options_of(overrides or {}, "--set-base")
     axes = options_of(tables["axes"], f"{where}, [axes]", lists=True)
-    if ALL in axes.get("layer", []):
-        axes["layer"] = _every_layer(axes["layer"], stored_layers, where)
+    for axis, encoder in _ENCODERS.items():
+        if ALL in axes.get(axis, []):
+            stored = (stored_layers or {}).get(axis, ())
+            if not stored:
+                raise ProtocolError(
+                    f"{where}, [axes]: {axis} {ALL!r} stands for the cache's {encoder} layers, and it holds none"
+                )
+            spread = [own for one in axes[axis] for own in (map(str, stored) if one == ALL else [one])]
+            axes[axis] = list(dict.fromkeys(spread))
     cells = _of_axes(base, axes, _excluded(parsed, axes, where), where) if axes else []
     cells = _merged([*cells, *_of_rows(base, _tables(parsed, "row", where), where)], where)
     if not cells:
@@ -104,13 +118,6 @@ def read_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _every_layer(asked: Sequence[str], stored: Sequence[int], where: str) -> list[str]:
-    if not stored:
-        raise ProtocolError(f"{where}, [axes]: layer {ALL!r} stands for the cache's speech layers, and it holds none")
-    spread = [own for one in asked for own in (map(str, stored) if one == ALL else [one])]
-    return list(dict.fromkeys(spread))
 
 
 def _table(parsed: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

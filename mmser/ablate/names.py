@@ -30,13 +30,13 @@ def label(axis: str, value: Any) -> str:
 def name_part(axis: str, value: Any) -> str:
     """A value in a cell's name; the last layer is ``last``, since ``-`` stands between the parts.
 
-    >>> name_part("layer", "-1"), name_part("layer", "9"), name_part("set.width", 64)
-    ('last', '9', 'width64')
+    >>> name_part("layer", "-1"), name_part("text_layer", "9"), name_part("set.width", 64)
+    ('last', 'text9', 'width64')
     """
     text = shown(value)
-    if axis == "layer" and text.startswith("-"):
+    if axis in ("layer", "text_layer") and text.startswith("-"):
         text = "last" if text == "-1" else f"last{text}"
-    return text if axis in _PLAIN else f"{axis.removeprefix(SETTING)}{text}"
+    return text if axis in _PLAIN else f"{axis.removeprefix(SETTING).removesuffix('_layer')}{text}"
 
 
 def slug(text: str) -> str:

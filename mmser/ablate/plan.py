@@ -144,5 +144,5 @@ def _group(cells: list[Cell], prepared: Sequence[Prepared], known: set[str], est
     chosen, sources = prepared[0].chosen, prepared[0].sources
     states = [*sources.speech, *([TOKEN] if sources.text is not None else [])]
     num_layers = len({layer for one in prepared for layer in one.layers})
-    held = resident_bytes(sources, chosen.ids, num_layers, means_held(prepared[0]))
+    held = resident_bytes(sources, chosen.ids, num_layers, len(prepared[0].text_layers), means_held(prepared[0]))
     return Group(cells, len(chosen.ids), chosen.left_out, states, num_heads, num_copied, epochs, seconds, held)

@@ -110,7 +110,7 @@ class Runs:
         return confusion_figure(self.folder, head)
 
     def plot_layers(self) -> "Figure":
-        """The weights that heads learned for the layers of the speech encoder, over all folds and seeds.
+        """The weights that heads learned for the layers of an encoder, over all folds and seeds.
 
         Of settings that dev chose among, those of the chosen ones alone.
 

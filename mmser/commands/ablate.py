@@ -122,7 +122,10 @@ def _grid(cache_path: Path, grid_path: Path | None, preset: str | None, changes:
     else:
         text, where = _text_of(Path(str(grid_path))), str(grid_path)
     streams = Cache(cache_path).streams.values()
-    stored = next((own.layers for own in streams if own.name.startswith(("pooled/", "speech/"))), [])
+    kinds = {"layer": ("pooled/", "speech/"), "text_layer": ("text/",)}
+    stored = {
+        axis: next((own.layers for own in streams if own.name.startswith(kind)), []) for axis, kind in kinds.items()
+    }
     return read_grid(text, where, overrides, stored_layers=stored)
 
 

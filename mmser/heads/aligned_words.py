@@ -49,7 +49,7 @@ class AlignedWords(Head):
     def __init__(self, inputs: Inputs, num_outputs: int, options: AlignedWordsOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        self.text_input = StreamInput("text", inputs.text_dim)
+        self.text_input = StreamInput("text", inputs.text_dim, inputs.text_layers)
         self.speech_inputs = nn.ModuleDict(
             {name: StreamInput(name, inputs.speech_dim, inputs.speech_layers) for name in inputs.granularities}
         )

@@ -113,8 +113,10 @@ class Projected(nn.Module):
 
     def __init__(self, stream: str, inputs: Inputs, width: int, positions: str = "none") -> None:
         """``stream``: a granularity, or ``"text"``."""
-        dim, layers = (inputs.text_dim, 1) if stream == "text" else (inputs.speech_dim, inputs.speech_layers)
         super().__init__()
+        is_text = stream == "text"
+        dim = inputs.text_dim if is_text else inputs.speech_dim
+        layers = inputs.text_layers if is_text else inputs.speech_layers
         self.input = StreamInput(stream, dim, layers)
         self.project = Linear(dim, width)
         self.positions = positions

@@ -90,6 +90,8 @@ class Inputs:
     """1: one encoder layer, chosen outside the head. More: that many layers go to a learned mix."""
     mel_dim: int = 0
     """Bins of a log-mel frame; 64 as extracted. 0 for a head that reads none."""
+    text_layers: int = 1
+    """As ``speech_layers``, of the text encoder."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "granularities", tuple(self.granularities))
@@ -98,8 +100,9 @@ class Inputs:
             raise ProtocolError(
                 f"granularities {', '.join(self.granularities)}: expected different ones of {', '.join(GRANULARITIES)}"
             )
-        if min(self.speech_dim, self.text_dim, self.mel_dim) < 0 or self.speech_layers < 1:
+        if min(self.speech_dim, self.text_dim, self.mel_dim) < 0 or min(self.speech_layers, self.text_layers) < 1:
             raise ProtocolError(
                 f"inputs have speech_dim {self.speech_dim}, text_dim {self.text_dim}, mel_dim {self.mel_dim}, "
-                f"speech_layers {self.speech_layers}; expected widths of 0 or more and at least one layer"
+                f"speech_layers {self.speech_layers}, text_layers {self.text_layers}; expected widths of 0 or more and "
+                "at least one layer"
             )

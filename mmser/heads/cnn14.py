@@ -117,7 +117,7 @@ class Cnn14(Head):
         self.pooled_dropout = KeyedDropout(options.dropout)
         self.embed = nn.Linear(channels[-1], channels[-1])
         widths = {str(number): width for number, width in enumerate(channels, start=1)} | {EMBEDDING: channels[-1]}
-        self.text = PooledStream("text", inputs.text_dim, 1, "mean") if options.places else None
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean") if options.places else None
         self.condition = Condition(inputs.text_dim, widths, options.places)
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(channels[-1], num_outputs)

@@ -118,7 +118,7 @@ class ConditionedStates(Head):
     def __init__(self, inputs: Inputs, num_outputs: int, options: ConditionedStatesOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        self.text = PooledStream("text", inputs.text_dim, 1, "mean")
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
         self.stacks_of = nn.ModuleDict({name: Stack(name, inputs, options) for name in inputs.granularities})
         dim = options.width * len(inputs.granularities)
         places = [place for place in options.places if place == EMBEDDING]

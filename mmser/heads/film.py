@@ -41,7 +41,7 @@ class Film(Head):
     def __init__(self, inputs: Inputs, num_outputs: int, options: FilmOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        self.text = PooledStream("text", inputs.text_dim, 1, "mean")
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
         self.speech, self.films, pools = nn.ModuleDict(), nn.ModuleDict(), {}
         for name in inputs.granularities:
             self.speech[name] = Projected(name, inputs, options.width)

@@ -75,7 +75,8 @@ class MixtureOfExperts(Head):
                 for name in inputs.granularities
             }
         )
-        self.text = PooledStream("text", inputs.text_dim, 1, "mean") if options.text == "mean" else None
+        reads_text = options.text == "mean"
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean") if reads_text else None
         self.mel = PooledStream("mel", inputs.mel_dim, 1, "mean+std") if options.spectral == "mel" else None
         num_speech = len(inputs.granularities) * (inputs.speech_layers if apart else 1)
         dims = [inputs.speech_dim] * num_speech

@@ -41,7 +41,7 @@ class TextNetwork(Head):
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextNetworkOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        self.stream = PooledStream("text", inputs.text_dim, 1, "mean")
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
         dims = [inputs.text_dim] + [options.hidden] * options.hidden_layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
         self.dropouts = nn.ModuleList(KeyedDropout(options.dropout) for _ in dims[2:])
@@ -56,7 +56,7 @@ class TextNetwork(Head):
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees, before its dropout: (B, classify.in_features)."""
         assert batch.text is not None, "a text head needs text in the batch"
-        values = self.hidden[0](self.stream(batch.text)).relu()
+        values = self.hidden[0](self.text(batch.text)).relu()
         for layer, dropout in zip(self.hidden[1:], self.dropouts, strict=True):
             values = layer(dropout(values, batch.key)).relu()
         return values

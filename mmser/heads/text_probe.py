@@ -36,8 +36,8 @@ class TextProbe(Head):
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextProbeOptions) -> None:
         super().__init__()
         self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        self.stream = PooledStream("text", inputs.text_dim, 1, options.pooling)
-        dim = self.stream.out_dim
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, options.pooling)
+        dim = self.text.out_dim
         self.project = nn.Linear(dim, options.hidden) if options.hidden else None
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(options.hidden or dim, num_outputs)
@@ -50,5 +50,5 @@ class TextProbe(Head):
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees (B, classify.in_features)."""
         assert batch.text is not None, "a text head needs text in the batch"
-        pooled = self.stream(batch.text)
+        pooled = self.text(batch.text)
         return pooled if self.project is None else self.project(pooled)

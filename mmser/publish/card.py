@@ -148,8 +148,7 @@ def _reads(trained: TrainedHead) -> dict[str, object]:
     if about.kind.needs_speech:
         found["layers of the speech encoder"] = ", ".join(map(str, about.speech_layers))
     if about.reads_text:
-        layer = about.stored_text_layer
-        found["layer of the text encoder"] = "the last" if layer is None else layer
+        found["layers of the text encoder"] = ", ".join(map(str, about.text_layers))
     found["features standardised by"] = _STANDARDISED[about.normalise]
     return found | {f"option {name}": value for name, value in asdict(trained.head.options).items()}
 

@@ -138,7 +138,7 @@ def _describe(model: Any, trained: TrainedHead, inputs: Sequence[Input]) -> None
         "labels": about.labels,
         "dimensions": about.dimensions,
         "speech_layers_of_encoder": about.speech_layers,
-        "text_layer_of_encoder": about.stored_text_layer,
+        "text_layers_of_encoder": about.text_layers,
         "normalise": about.normalise,
         "streams": about.read_streams,
     }

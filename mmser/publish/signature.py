@@ -17,7 +17,7 @@ BATCH = "batch"
 
 _ABOUT = {
     "speech": "speech states: batch, steps, width; batch, layers, steps, width where the head mixes layers",
-    "text": "token states: batch, steps, width",
+    "text": "token states: batch, steps, width; batch, layers, steps, width where the head mixes layers",
     "mel": "log-mel frames in decibels: batch, steps, bins",
 }
 
@@ -64,10 +64,11 @@ def inputs_of(trained: TrainedHead) -> list[Input]:
 
 def _axes_of_values(stream: str, inputs: Inputs) -> tuple[str | int, ...]:
     steps = f"{stream}_steps"
-    if stream in ("text", "mel"):
-        return BATCH, steps, inputs.text_dim if stream == "text" else inputs.mel_dim
-    layers = (inputs.speech_layers,) if inputs.speech_layers > 1 else ()
-    return BATCH, *layers, steps, inputs.speech_dim
+    if stream == "mel":
+        return BATCH, steps, inputs.mel_dim
+    is_text = stream == "text"
+    layers = inputs.text_layers if is_text else inputs.speech_layers
+    return BATCH, *((layers,) if layers > 1 else ()), steps, inputs.text_dim if is_text else inputs.speech_dim
 
 
 class Answering(nn.Module):

@@ -14,6 +14,9 @@ from mmser.records import GRANULARITIES
 from mmser.report.read import Row
 from mmser.train.stored import HEAD_ANEW, read_head_config, rejected_heads
 
+TEXT = "text"
+"""How heads name what reads tokens: so, or ``text_input``."""
+
 _LOGITS = "mix.logits"
 """Where :class:`~mmser.heads.layers.LayerMix` keeps its weights before their softmax."""
 
@@ -22,7 +25,8 @@ _LOGITS = "mix.logits"
 class LayerWeights:
     """A learned mix of encoder layers, over all folds and seeds."""
 
-    granularity: str
+    stream: str
+    """Granularity of speech, or what names the text."""
     layers: tuple[int, ...]
     """As the encoder counts them."""
     mean: NDArray[np.float64]
@@ -57,25 +61,28 @@ def head_folders(row: Row) -> list[Path]:
 
 
 def layer_weights(row: Row) -> list[LayerWeights]:
-    """The learned mixes of a row's heads, one a granularity; empty where nothing was mixed.
+    """The learned mixes of a row's heads, one a sequence; empty where nothing was mixed.
 
     Raises:
         ProtocolError: a head's file is damaged.
     """
     found: dict[tuple[str, tuple[int, ...]], list[NDArray[np.float64]]] = {}
     for folder in head_folders(row):
-        layers = tuple(read_head_config(folder).get("speech_layers_of_encoder", ()))
+        config = read_head_config(folder)
         for name, logits in _mixes(folder / "model.safetensors").items():
+            stream = _stream(name)
+            key = f"{'text' if stream.startswith(TEXT) else 'speech'}_layers_of_encoder"
+            layers = tuple(config.get(key, ()))
             if logits.shape != (len(layers),):
                 raise ProtocolError(
-                    f"{folder / 'config.json'}: {len(layers)} speech_layers_of_encoder, and {name} in "
-                    f"model.safetensors is of shape {logits.shape}; {HEAD_ANEW}"
+                    f"{folder / 'config.json'}: {len(layers)} {key}, and {name} in model.safetensors is of shape "
+                    f"{logits.shape}; {HEAD_ANEW}"
                 )
             shares = np.exp(logits - logits.max())
-            found.setdefault((_granularity(name), layers), []).append(shares / shares.sum())
+            found.setdefault((stream, layers), []).append(shares / shares.sum())
     return [
-        LayerWeights(granularity, layers, np.mean(own, axis=0), np.std(own, axis=0))
-        for (granularity, layers), own in found.items()
+        LayerWeights(stream, layers, np.mean(own, axis=0), np.std(own, axis=0))
+        for (stream, layers), own in found.items()
     ]
 
 
@@ -87,13 +94,17 @@ def _mixes(path: Path) -> dict[str, NDArray[np.float64]]:
         raise ProtocolError(f"{path}: not readable as safetensors ({error}); {HEAD_ANEW}") from error
 
 
-def _granularity(name: str) -> str:
-    """The granularity in a tensor's name, as heads name their parts.
+def _stream(name: str) -> str:
+    """The sequence that a tensor belongs to, by the names of heads' parts: a granularity, or text.
 
-    >>> _granularity("pairs.word.speech_input.input.mix.logits")
-    'word'
+    >>> _stream("pairs.word.speech_input.input.mix.logits"), _stream("pairs.word.text_input.input.mix.logits")
+    ('word', 'text for word')
     """
-    return next((part for part in name.split(".") if part in GRANULARITIES), "speech")
+    parts = name.split(".")
+    granularity = next((part for part in parts if part in GRANULARITIES), "")
+    if any(part in (TEXT, f"{TEXT}_input") for part in parts):
+        return f"{TEXT} for {granularity}" if granularity else TEXT
+    return granularity or "speech"
 
 
 def course(row: Row) -> Course | None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mmser.report.drawing import COLOURS, Drawing, Figure, digits, errors, line
 from mmser.report.examine import Examined
-from mmser.report.heads import Course, course, layer_weights
+from mmser.report.heads import TEXT, Course, course, layer_weights
 from mmser.report.read import Row
 
 
@@ -29,13 +29,14 @@ def drawn_layers(rows: Sequence[Row]) -> Drawing | None:
     """
     by_row = [(row.label, layer_weights(row)) for row in rows]
     named = [
-        (f"{label}, {own.granularity}" if len(several) > 1 else label, own)
+        (label if len(several) == 1 and not own.stream.startswith(TEXT) else f"{label}, {own.stream}", own)
         for label, several in by_row
         for own in several
     ]
     if not named:
         return None
     data, table = [], []
+    marks = sorted({layer for _, own in named for layer in own.layers})
     for number, (name, own) in enumerate(named):
         mean, low, high = (own.mean + sign * own.deviation for sign in (0, -1, 1))
         bars = errors(mean.tolist(), low.tolist(), high.tolist())
@@ -46,7 +47,7 @@ def drawn_layers(rows: Sequence[Row]) -> Drawing | None:
         ]
     layout = {
         "height": 380,
-        "xaxis": {"title": {"text": "speech layer"}, "tickvals": sorted({i for _, own in named for i in own.layers})},
+        "xaxis": {"title": {"text": "layer of the encoder"}, "tickvals": marks},
         "yaxis": {"title": {"text": "weight"}},
         "showlegend": len(named) > 1,
     }

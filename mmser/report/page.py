@@ -13,14 +13,23 @@ from mmser.report.learning import courses, learned_layers
 from mmser.report.matrices import confusions, of_speakers
 from mmser.report.provenance import made_by, sources_of, tested_on
 from mmser.report.read import Row, Study
-from mmser.report.scores import intervals, over_granularities, over_layers
+from mmser.report.scores import intervals, over_granularities, over_layers, over_text_layers
 from mmser.report.tables import Table
 from mmser.train.folder import as_json
 
 
 def figures_of(examined: Sequence[Examined]) -> list[Figure]:
     """The figures that there are data for, in the order of the page."""
-    makers = (intervals, over_layers, over_granularities, confusions, of_speakers, learned_layers, courses)
+    makers = (
+        intervals,
+        over_layers,
+        over_text_layers,
+        over_granularities,
+        confusions,
+        of_speakers,
+        learned_layers,
+        courses,
+    )
     return [figure for make in makers if (figure := make(examined)) is not None]
 
 

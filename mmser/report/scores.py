@@ -30,7 +30,7 @@ class Scored:
 Order = Callable[[str], tuple[Any, ...]]
 """From an option's value to where it belongs on an axis; the first is True of what is no step of a scale."""
 
-_ALIKE = {"layer": ("cache", "shards"), "granularity": ("cache",)}
+_ALIKE = {"layer": ("cache", "shards"), "text_layer": ("cache", "shards"), "granularity": ("cache",)}
 """What rows of one line share beside their options, by axis; other granularities are read from other shards."""
 
 
@@ -95,6 +95,15 @@ def over_layers(examined: Sequence[Examined]) -> Figure | None:
     return _over(examined, "layer", "Over layers", text, _order_of_layer)
 
 
+def over_text_layers(examined: Sequence[Examined]) -> Figure | None:
+    """UA and CCC over text layers, of rows of one cache that differ in nothing else."""
+    text = (
+        "Rows of one cache that differ in nothing but the text layer are joined. Layer 0 is the input of the first "
+        "block, -1 the last that is stored, mix a learned sum. Bars are 95 % intervals."
+    )
+    return _over(examined, "text_layer", "Over text layers", text, _order_of_layer)
+
+
 def _order_of_layer(layer: str) -> tuple[Any, ...]:
     return (not layer.isdigit(), int(layer) if layer.isdigit() else 0, layer)
 
@@ -134,9 +143,10 @@ def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -
         return None
     names = _told_apart([group[0].row for group in shared], axis)
     ticks = sorted({own.row.experiment[axis] for group in shared for own in group}, key=order)
+    title = axis.replace("_", " ")
     layout = {
         "height": 380,
-        "xaxis": {"type": "category", "categoryarray": list(map(plain, ticks)), "title": {"text": axis}},
+        "xaxis": {"type": "category", "categoryarray": list(map(plain, ticks)), "title": {"text": title}},
         "yaxis": {"title": {"text": plain(measure)}},
         "showlegend": len(shared) > 1,
     }
@@ -145,7 +155,7 @@ def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -
         name=measure,
         data=[_joined(*pair, number, axis, order) for number, pair in enumerate(named)],
         layout=layout,
-        columns=("rows", axis, measure, "from", "to"),
+        columns=("rows", title, measure, "from", "to"),
         rows=tuple((name, own.row.experiment[axis], *own.digits) for group, name in named for own in group),
     )
 

@@ -39,8 +39,8 @@ class About:
     """Of speech, in the order in which it reads them; empty for a head that hears none."""
     speech_layers: tuple[int, ...]
     """By the encoder's numbers."""
-    text_layer: int | None
-    """None: the last that is stored."""
+    text_layers: tuple[int, ...]
+    """Likewise; empty for a head that reads no text."""
     normalise: str
     rating_mean: tuple[float, ...]
     """Ratings are its outputs times deviation, plus mean."""
@@ -94,12 +94,6 @@ class About:
     def by_speaker(self) -> bool:
         """Whether the speech that it reads is standardised by what is there of each speaker."""
         return self.normalise == "speaker" and bool(self.granularities)
-
-    @property
-    def stored_text_layer(self) -> int | None:
-        """``text_layer`` by the encoder's number, as it was stored when the head was trained."""
-        stored, layer = self.recipe("text").get("layers", []), -1 if self.text_layer is None else self.text_layer
-        return stored[layer] if -len(stored) <= layer < 0 else self.text_layer
 
     def check(self, stream: Stream) -> None:
         """Refuse states that are not made as those that the head was trained on.
@@ -163,19 +157,23 @@ def load_about(folder: Path) -> tuple[Head, About]:
         dimensions=_listed(config, "dimensions", str, path),
         granularities=head.inputs.granularities if kind.needs_speech else (),
         speech_layers=_listed(config, "speech_layers_of_encoder", int, path) if kind.needs_speech else (),
-        text_layer=config.get("text_layer"),
+        text_layers=_listed(config, "text_layers_of_encoder", int, path) if kind.reads_text(head.options) else (),
         normalise=config.get("normalise", ""),
         rating_mean=_listed(config, "rating_mean", float, path),
         rating_deviation=_listed(config, "rating_deviation", float, path),
         streams=_streams(config.get("streams", {}), path),
         best_epoch=config.get("best_epoch"),
     )
-    if about.normalise not in NORMALISATIONS or type(about.text_layer) not in (int, type(None)):
-        raise MmserError(f"{path}: normalise {about.normalise!r} and text_layer {about.text_layer!r} are no settings")
+    if about.normalise not in NORMALISATIONS:
+        raise MmserError(f"{path}: normalise is {about.normalise!r}; expected one of {', '.join(NORMALISATIONS)}")
     if type(about.best_epoch) not in (int, type(None)):
         raise MmserError(f"{path}: best_epoch is {about.best_epoch!r}; expected a whole number: the file is damaged")
-    if kind.needs_speech and len(about.speech_layers) != head.inputs.speech_layers:
-        raise MmserError(f"{path}: {len(about.speech_layers)} speech layers for a head of another number; damaged")
+    for name, is_read, layers, expected in (
+        ("speech", kind.needs_speech, about.speech_layers, head.inputs.speech_layers),
+        ("text", about.reads_text, about.text_layers, head.inputs.text_layers),
+    ):
+        if is_read and len(layers) != expected:
+            raise MmserError(f"{path}: {len(layers)} {name} layers for a head of {expected}; the file is damaged")
     num_outputs = len(about.labels) + len(about.dimensions)
     if num_outputs != head.num_outputs or {len(about.rating_mean), len(about.rating_deviation)} != {
         len(about.dimensions)

@@ -156,7 +156,7 @@ def sources_of(head: Head, about: About, cache: Cache) -> Sources:
 
 def _table(head: Head, about: About, sources: Sources, cache: Cache, ids: Sequence[str]) -> Table:
     """What the head reads of the utterances, normalised as it was in training."""
-    table = load_table(sources, ids, about.speech_layers, about.stored_text_layer, torch.device("cpu"))
+    table = load_table(sources, ids, about.speech_layers, about.text_layers, torch.device("cpu"))
     _check_widths(head, table, cache)
     if about.by_speaker:
         manifest = cache.manifest.select(ids)

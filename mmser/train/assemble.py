@@ -44,9 +44,9 @@ def read_states(
     chosen = range(len(first.chosen.ids)) if rows is None else rows
     ids = [first.chosen.ids[row] for row in chosen]
     per_speaker = first.experiment.normalise == "speaker"
-    held = resident_bytes(first.sources, ids, len(layers), means_held(first), twice=per_speaker)
+    held = resident_bytes(first.sources, ids, len(layers), len(first.text_layers), means_held(first), twice=per_speaker)
     check_room(held, device, f"states of {len(ids)} utterances to hold in memory", _LESS)
-    table = load_table(first.sources, ids, layers, first.experiment.text_layer, device)
+    table = load_table(first.sources, ids, layers, first.text_layers, device)
     if first.lexicon is not None:
         table = weighed(table, [first.texts[row] for row in chosen], first.lexicon)
     if per_speaker:
@@ -69,13 +69,14 @@ def part_of(one: Prepared, number: int, table: Table, inputs: Inputs, layers: Se
         "labels": list(chosen.labels),
         "dimensions": list(chosen.dimensions),
         "granularity": "+".join(member.granularities),
-        "text_layer": experiment.text_layer,
         "normalise": experiment.normalise,
         "streams": streams_of(one.sources),
     }
     hears = HEADS[member.head].needs_speech
     if hears:
         about["speech_layers_of_encoder"] = list(one.layers)
+    if HEADS[member.head].reads_text(one.options[number]):
+        about["text_layers_of_encoder"] = list(one.text_layers)
     targets = Targets(
         torch.from_numpy(chosen.truth), torch.from_numpy(chosen.shares), torch.from_numpy(chosen.ratings).float()
     )
@@ -99,6 +100,7 @@ def inputs_of(one: Prepared, number: int, table: Table) -> tuple[Table, Inputs]:
         granularities=tuple(own.speech),
         speech_layers=len(one.layers) if heard and not one.experiment.try_layers else 1,
         mel_dim=own.mel.values.shape[2] if own.mel is not None else 0,
+        text_layers=len(one.text_layers) if own.text is not None else 1,
     )
 
 
@@ -167,7 +169,7 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
         "options": asdict(options),
         "training": training,
         "normalise": experiment.normalise,
-        "text_layer": experiment.text_layer if kind.reads_text(options) else None,
+        "text_layers": one.text_layers if kind.reads_text(options) else None,
         "states": {name: [stream.name, [shard.name for shard in stream.shards]] for name, stream in read.items()},
         "lexicon": one.lexicon.digest if one.lexicon is not None and "lexicon" in kind.links(options) else None,
         "utterances": rows["utterances"],

@@ -11,7 +11,6 @@ from mmser.cache import Cache, PackedColumn, Stream
 from mmser.errors import CacheError, ProtocolError
 from mmser.records import TIERS
 from mmser.train.columns import DESCRIPTORS, stored_column
-from mmser.train.layers import text_layer_of
 from mmser.train.links import Linker, alignments
 from mmser.train.packed import Packed
 from mmser.train.table import Table
@@ -175,7 +174,7 @@ def load_table(
     sources: Sources,
     utterance_ids: Sequence[str],
     layers: Sequence[int],
-    text_layer: int | None,
+    text_layers: Sequence[int],
     device: torch.device,
 ) -> Table:
     """Read the states of some utterances onto a device, in this order; one that a stream lacks has none there.
@@ -184,15 +183,15 @@ def load_table(
         sources: the streams.
         utterance_ids: a row of the table each.
         layers: speech layers.
-        text_layer: text layer; -1 or None is the last that is stored.
+        text_layers: of text.
         device: where the states are to lie.
 
     Returns:
         The table; its states know their words and times where the sources have alignments.
 
     Raises:
-        ProtocolError: the text layer is not stored, or the alignments are not those of the states.
-        CacheError: a speech layer is not stored.
+        ProtocolError: the alignments are not those of the states.
+        CacheError: a layer is not stored.
     """
     linker = None if sources.align is None else Linker(sources.align, utterance_ids)
     speech = {}
@@ -208,8 +207,7 @@ def load_table(
         speech[granularity] = _packed(states, links, device)
     text = None
     if sources.text is not None:
-        layer = text_layer_of(sources.text, text_layer)
-        states = stored_column(sources.text, "token", "states", utterance_ids, layer)
+        states = stored_column(sources.text, "token", "states", utterance_ids, text_layers)
         links = None
         if _know_places(sources.text):
             special = stored_column(sources.text, "token", "start", utterance_ids).values < 0
@@ -234,7 +232,13 @@ def load_table(
 
 
 def resident_bytes(
-    sources: Sources, utterance_ids: Sequence[str], num_layers: int, means: Sequence[str] = (), *, twice: bool = False
+    sources: Sources,
+    utterance_ids: Sequence[str],
+    num_layers: int,
+    num_text_layers: int,
+    means: Sequence[str] = (),
+    *,
+    twice: bool = False,
 ) -> int:
     """What the states of :func:`load_table` take; nothing is read but lengths.
 
@@ -242,12 +246,13 @@ def resident_bytes(
         sources: the streams.
         utterance_ids: whose states.
         num_layers: of speech.
+        num_text_layers: of text.
         means: the granularities, ``token`` included, of which heads hold every utterance's mean beside the states.
         twice: whether speech is held twice for a while, as where it is standardised per speaker.
     """
-    beside = [(sources.text, "token"), (sources.mel, "frame")]
+    beside = [(sources.text, "token", num_text_layers), (sources.mel, "frame", 1)]
     read = [(stream, granularity, num_layers) for granularity, stream in sources.speech.items()]
-    read += [(stream, granularity, 1) for stream, granularity in beside if stream is not None]
+    read += [(stream, granularity, layers) for stream, granularity, layers in beside if stream is not None]
     total = 0
     for stream, granularity, layers in read:
         column = stream.columns(granularity)["states"]

@@ -10,13 +10,20 @@ MIX = "mix"
 """The layer asked for where a head is to learn a weighted sum of all layers."""
 
 
-def speech_layers(stream: Stream, asked: str) -> list[int]:
+SPEECH_OPTION, TEXT_OPTION = "--layer", "--text-layer"
+"""The options that name the layers."""
+
+_EXTRACTED_BY = {SPEECH_OPTION: "--layers", TEXT_OPTION: "--text-layers"}
+
+
+def layers_of(stream: Stream, asked: str, option: str = SPEECH_OPTION) -> list[int]:
     """The encoder layers to read.
 
     Args:
-        stream: of speech; where several are read, the first decides.
+        stream: of speech or text; where several of speech are read, the first decides.
         asked: a number; ``-1`` for the last that is stored; several (``4,8,12``) for a learned mix of those; ``mix``
             for one of all.
+        option: which of the two options asked, for what errors say.
 
     Raises:
         ProtocolError: not understood, not stored, or named twice.
@@ -27,32 +34,20 @@ def speech_layers(stream: Stream, asked: str) -> list[int]:
     if asked == MIX:
         if len(stored) < 2:
             raise ProtocolError(
-                f"--layer mix: only layer {stored[0]} is stored; give --layer {stored[0]}, or extract "
-                "more with --layers"
+                f"{option} mix: only layer {stored[0]} is stored; give {option} {stored[0]}, or extract more with "
+                f"{_EXTRACTED_BY[option]}"
             )
         return stored
     try:
         found = [_stored_layer(stored, int(part)) for part in asked.split(",")]
     except ValueError as error:
-        raise ProtocolError(f"--layer {asked}: expected a number, several (4,8,12), or {MIX}") from error
+        raise ProtocolError(f"{option} {asked}: expected a number, several (4,8,12), or {MIX}") from error
     layers = [layer for layer in found if layer is not None]
     if len(layers) < len(found):
-        raise ProtocolError(f"--layer {asked}: stored layers are {', '.join(map(str, stored))}")
+        raise ProtocolError(f"{option} {asked}: stored layers are {', '.join(map(str, stored))}")
     if len(set(layers)) < len(layers):
-        raise ProtocolError(f"--layer {asked}: a layer is named twice")
+        raise ProtocolError(f"{option} {asked}: a layer is named twice")
     return layers
-
-
-def text_layer_of(text: Stream, asked: int | None) -> int:
-    """The encoder layer to read of a text stream; -1 or None is the last that is stored.
-
-    Raises:
-        ProtocolError: it is not stored.
-    """
-    layer = _stored_layer(text.layers, -1 if asked is None else asked)
-    if layer is None:
-        raise ProtocolError(f"--text-layer {asked}: stored layers are {', '.join(map(str, text.layers))}")
-    return layer
 
 
 def _stored_layer(stored: Sequence[int], asked: int) -> int | None:

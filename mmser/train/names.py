@@ -11,11 +11,14 @@ def run_name(experiment: Experiment) -> str:
 
     >>> run_name(Experiment(task="both", layer="9"))
     'coattention-word-9-both'
+    >>> run_name(Experiment(layer="4,9", text_layer="mix"))
+    'coattention-word-4+9-text-mix'
     """
     layer = "-".join(("try", *experiment.try_layers)) if experiment.try_layers else experiment.layer
+    text = "" if experiment.text_layer == Experiment.text_layer else f"-text-{experiment.text_layer}"
     task = "" if experiment.task == "categorical" else f"-{experiment.task}"
     fusion = "" if experiment.fusion == "mean" else f"-{experiment.fusion}"
-    return f"{experiment.head}{fusion}-{experiment.granularity}-{layer}{task}".replace(",", "+")
+    return f"{experiment.head}{fusion}-{experiment.granularity}-{layer}{text}{task}".replace(",", "+")
 
 
 def default_folder(cache_path: Path, experiment: Experiment) -> Path:

@@ -120,8 +120,8 @@ class Experiment:
     layer: str = "mix"
     """Speech layer: its number, ``-1`` for the last that is stored, several (``4,8,12``) for a learned weighted sum of
     those, or ``mix`` for one of all (SUPERB [S]; for other heads than its probe, [D])."""
-    text_layer: int | None = None
-    """Text layer; None: the last that is stored [D]."""
+    text_layer: str = "-1"
+    """Text layer, in the same way: a number, ``-1`` for the last that is stored [D], several, or ``mix``."""
     task: str = "categorical"
     """``categorical`` (classes) or ``dimensional`` (ratings; both tasks in Triantafyllopoulos et al. [S]), or ``both``
     by one head; ours."""

@@ -13,7 +13,7 @@ from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.train.choose import Chosen, choose
 from mmser.train.features import Sources, open_sources
-from mmser.train.layers import MIX, speech_layers, text_layer_of
+from mmser.train.layers import MIX, TEXT_OPTION, layers_of
 from mmser.train.lexicon import Lexicon, read_lexicon, transcripts
 from mmser.train.members import Member, check_words, head_options, members_of, settled
 from mmser.train.options import Experiment
@@ -34,6 +34,8 @@ class Prepared:
     """Utterances that lack some states and are kept all the same, counted by reason."""
     layers: list[int]
     """Speech layers that it reads, as the encoder numbers them; empty where no head hears."""
+    text_layers: list[int]
+    """Likewise of text."""
     lexicon: Lexicon | None = None
     """Where a member takes one as its prior over words."""
     texts: tuple[str, ...] = ()
@@ -85,12 +87,11 @@ def prepare(cache: Cache, experiments: Sequence[Experiment]) -> list[Prepared]:
     kept = dict(Counter(lacking[uid] for uid in chosen.ids if uid in lacking))
     layers = [_layers(sources, one) if sources.speech else [] for one in experiments]
     _check_widths(sources, members)
-    if sources.text is not None:
-        text_layer_of(sources.text, first.text_layer)
+    text_layers = [] if sources.text is None else layers_of(sources.text, first.text_layer, TEXT_OPTION)
     lexicon = _lexicon(first, members, options)
     texts = () if lexicon is None else transcripts(manifest, chosen.ids, sources)
     return [
-        Prepared(one, members, options, sources, chosen, kept, own, lexicon, texts)
+        Prepared(one, members, options, sources, chosen, kept, own, text_layers, lexicon, texts)
         for one, own in zip(experiments, layers, strict=True)
     ]
 
@@ -163,13 +164,13 @@ def _layers(sources: Sources, experiment: Experiment) -> list[int]:
     """The encoder layers to read: those of ``layer``, or one for each that is to be tried."""
     first = next(iter(sources.speech.values()))
     if not experiment.try_layers:
-        return speech_layers(first, experiment.layer)
+        return layers_of(first, experiment.layer)
     if MIX in experiment.try_layers:
         raise ProtocolError(f"--try-layers takes numbers; {MIX} is a head of another shape: train it apart")
     several = [asked for asked in experiment.try_layers if "," in asked]
     if several:
         raise ProtocolError(f"--try-layers: {several[0]!r} are several layers; expected an entry for each")
-    layers = [layer for asked in experiment.try_layers for layer in speech_layers(first, asked)]
+    layers = [layer for asked in experiment.try_layers for layer in layers_of(first, asked)]
     if len(set(layers)) < len(layers):
         raise ProtocolError(f"--try-layers {','.join(experiment.try_layers)}: a layer is named twice")
     return layers

@@ -217,7 +217,7 @@ def _batch(
     table: Table, rows: NDArray[np.int64], layer: int | None, key: Tensor | None, crops: list[slice] | None = None
 ) -> Batch:
     speech = {name: _sequence(stream, rows, layer) for name, stream in table.speech.items()}
-    text = None if table.text is None else _sequence(table.text, rows, 0)
+    text = None if table.text is None else _sequence(table.text, rows, None)
     mel = None if table.mel is None else _sequence(table.mel, rows, 0, crops)
     return Batch(speech, text, None if key is None else key.to(table.device), mel)
 
@@ -268,7 +268,7 @@ def _standardise(head: nn.Module, table: Table, run: Run) -> None:
     check_states(head, table, run)
     for module in head.modules():
         if isinstance(module, Standardise):
-            layer = run.layer if module.stream in table.speech else 0
+            layer = run.layer if module.stream in table.speech else None
             stream = table.streams[module.stream].origin
             states = torch.cat([_states(stream, row, layer) for row in run.train_rows.tolist()]).double()
             deviation = states.std(0, correction=0)

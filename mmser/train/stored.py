@@ -170,14 +170,15 @@ def _read_table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
 
 
 def read_head_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a head that a training has stored: how it was trained, and the speech layers that it reads.
+    """``config.json`` of a head that a training has stored: how it was trained, and the layers that it reads.
 
     Raises:
         ProtocolError: it is not there, or damaged.
     """
     path = folder / "config.json"
     found = _read(path, _HEAD, HEAD_ANEW)
-    _check(path, found.get("speech_layers_of_encoder", []), tuple[int, ...], "speech_layers_of_encoder", HEAD_ANEW)
+    for name in ("speech_layers_of_encoder", "text_layers_of_encoder"):
+        _check(path, found.get(name, []), tuple[int, ...], name, HEAD_ANEW)
     return found
 
 

@@ -28,7 +28,7 @@ class Table:
     speech: dict[str, Packed]
     """Granularity to speech states."""
     text: Packed | None = None
-    """Token states, of one layer."""
+    """Token states."""
     mel: Packed | None = None
     """Log-mel frames; their one layer is 0."""
 
@@ -36,8 +36,6 @@ class Table:
         for name, stream in self.streams.items():
             if len(stream) != len(self.ids):
                 raise ProtocolError(f"{name} has states for {len(stream)} utterances, expected {len(self.ids)}")
-        if self.text is not None and len(self.text.values) != 1:
-            raise ProtocolError(f"text has {len(self.text.values)} layers; choose one")
 
     @property
     def streams(self) -> dict[str, Packed]:

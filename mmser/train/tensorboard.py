@@ -18,7 +18,7 @@ from mmser.train.plan import Epoch
 FOLDER = "tensorboard"
 """Of a run folder: the folder to show, ``tensorboard --logdir RUNS/tensorboard``."""
 
-_SETTINGS = ("granularity", "normalise", "fold", "seed", "learning_rate", "weight_decay", "text_layer")
+_SETTINGS = ("granularity", "normalise", "fold", "seed", "learning_rate", "weight_decay")
 """Of what is kept beside a head: what one run is told from another by."""
 
 
@@ -60,9 +60,10 @@ class EventLog:
         figures = {"best/dev_score": _number(facts["dev_score"]), "best/epoch": facts["best_epoch"]}
         settings = {"head": run.rsplit("-fold", 1)[0]}
         settings |= {name: facts[name] for name in _SETTINGS if facts.get(name) is not None}
-        layers = facts.get("speech_layers_of_encoder")
-        if layers is not None:
-            settings["speech_layers"] = ",".join(map(str, layers))
+        for stream in ("speech", "text"):
+            layers = facts.get(f"{stream}_layers_of_encoder")
+            if layers is not None:
+                settings[f"{stream}_layers"] = ",".join(map(str, layers))
         shown = [*hparams(settings, figures), *(scalar(name, value) for name, value in figures.items())]
         self._append(run, shown, facts["best_epoch"])
 
