@@ -13,6 +13,7 @@ from small_cache import LABELS, POOLED, TEXT, make_rows, num_words, toy_states, 
 
 from mmser.cache import Cache
 from mmser.errors import MmserError, ProtocolError
+from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Sequence
 from mmser.heads.store import load_head
 from mmser.train.apply import apply
@@ -128,6 +129,23 @@ def test_attention_is_that_of_each_utterance_alone(cache: Cache, coattention: Pa
         assert weights.keys() == expected.keys()
         for name, own in weights.items():
             np.testing.assert_allclose(own.sum(-1), 1, atol=1e-6)
+            np.testing.assert_allclose(own, expected[name][0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if HEADS[kind].shows_attention])
+def test_every_head_with_attention_tells_it_of_each_utterance_alone(cache: Cache, tmp_path: Path, kind: str) -> None:
+    asked = replace(COATTENTION, head=kind, layer="9", folds="split", test_split="Test1")
+    folder = train_head(cache.path, asked, tmp_path / "run").folder / "heads" / f"{kind}-fold0-seed0"
+    said = apply(folder, cache, attention=True)
+    head, _ = load_head(folder)
+    assert said.attention is not None
+    for uid, weights in list(zip(said.ids, said.attention, strict=True))[::7]:
+        batch = alone(uid)
+        speech = batch.speech["word"]._replace(values=batch.speech["word"].values[:, -1])  # layer 9 alone
+        with torch.no_grad():
+            _, expected = head.forward_with_attention(batch._replace(speech={"word": speech}))
+        assert weights.keys() == expected.keys()
+        for name, own in weights.items():
             np.testing.assert_allclose(own, expected[name][0], atol=1e-6)
 
 

@@ -268,6 +268,45 @@ def test_where_nothing_was_to_be_looked_at_it_is_said(
             assert tab.locator(".readout").last.text_content() == ""
 
 
+def test_who_asks_is_the_summary_where_a_head_says_so(browser: Any, page: Path, tmp_path: Path) -> None:
+    words = [["hi", 0.0, 0.3], ["there", 0.3, 0.7]]
+    looks = {**looks_of("word", words, 3), "summary": True}
+    for name, asked in (("speech_to_text", 3), ("text_to_speech", 2)):
+        values = base64.b64encode(np.full((1, 1, asked), STEPS // asked, np.uint16).tobytes()).decode()
+        looks["maps"][f"word.0.{name}"] = {"shape": (1, 1, asked), "values": values}
+    detail = {"duration_s": 0.9, "tiers": TIERS, "attention": {"0": looks}}
+    data = [head_of("head", [0])], [utterance_of("u", [said_of([[0.2, 0.8]])], detail)]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        for label, asked in (
+            ("speech looks at tokens", ["t0", "t1", "t2"]),
+            ("tokens look at speech", ["hi", "there"]),
+        ):
+            tab.get_by_label("Direction").select_option(label=label)
+            assert tab.locator(".heatmap tbody th").all_text_contents() == ["all of it"]
+            assert tab.locator(".heatmap thead th").all_text_contents() == asked
+        tab.locator(".heatmap tbody td").nth(1).hover()
+        assert tab.locator(".segment.lit").all_text_contents() == ["there", "DH", "EH1 R"]
+
+
+def test_a_block_that_looks_one_way_offers_that_way(browser: Any, page: Path, tmp_path: Path) -> None:
+    words = [["hi", 0.0, 0.3], ["there", 0.3, 0.7]]
+    looks = looks_of("word", words, 3)
+    looks["maps"]["word.1.text_to_speech"] = looks["maps"]["word.0.text_to_speech"]
+    detail = {"duration_s": 0.9, "tiers": TIERS, "attention": {"0": looks}}
+    data = [head_of("head", [0])], [utterance_of("u", [said_of([[0.2, 0.8]])], detail)]
+    both = ["speech looks at tokens", "tokens look at speech"]
+    with opened(browser, with_data(page, tmp_path / "page.html", *data)) as tab:
+        ways = tab.get_by_label("Direction")
+        assert ways.locator("option").all_text_contents() == both
+        assert tab.locator(".heatmap tbody th").all_text_contents() == ["hi", "there"]
+        tab.get_by_label("Layer").select_option(label="words, block 2")
+        assert ways.locator("option").all_text_contents() == both[1:]
+        assert tab.locator(".heatmap tbody th").all_text_contents() == ["t0", "t1", "t2"]
+        tab.get_by_label("Layer").select_option(label="words, block 1")
+        assert ways.locator("option").all_text_contents() == both
+        assert ways.input_value() == "text_to_speech"
+
+
 def test_a_long_utterance_over_frames_is_opened(browser: Any, page: Path, tmp_path: Path) -> None:
     states = frames(1400)
     detail = {"duration_s": 28.0, "tiers": {}, "attention": {"0": looks_of("frame", states, 90)}}

@@ -1,5 +1,6 @@
 """The contract of mmser.heads, for every head in HEADS, and what each head computes."""
 
+import copy
 import re
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.attention import Block
 from mmser.heads.batch import LINKS, Batch, Inputs, Sequence
-from mmser.heads.coattention import CoAttention, CoAttentionOptions, PairLayer
+from mmser.heads.coattention import CoAttentionOptions, PairLayer
 from mmser.heads.dropout import number_dropouts
 from mmser.heads.layers import LayerMix, Pool, PooledStream, Standardise, masked_mean, masked_std
 from mmser.heads.moe import Layers
@@ -323,7 +324,7 @@ def test_a_block_is_torchs_decoder_layer() -> None:
     )
     values = block.attention_norm(query.values + answers)
     values = block.feedforward_norm(values + block.contract(nn.functional.gelu(block.expand(values))))
-    ours, (our_weights,) = block(query, context, None)
+    ours, (_, (our_weights,)) = block(query, context, None), attention(query, context)
     torch.testing.assert_close(our_weights, weights)
     torch.testing.assert_close(ours.values[query.mask], values[query.mask])
 
@@ -339,7 +340,7 @@ def test_a_block_drops_what_its_parts_add_and_nothing_of_what_they_add_to() -> N
     values = block.attention_norm(query.values + answers * masks[0])
     thoughts = block.contract(nn.functional.gelu(block.expand(values)))
     expected = block.feedforward_norm(values + thoughts * masks[1])
-    torch.testing.assert_close(block(query, context, key)[0].values[query.mask], expected[query.mask])
+    torch.testing.assert_close(block(query, context, key).values[query.mask], expected[query.mask])
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -364,9 +365,9 @@ def test_each_stream_asks_the_other_as_it_was_before() -> None:
     torch.manual_seed(0)
     layer = PairLayer(CoAttentionOptions(width=8, heads=2))
     speech, text = a_sequence([T, 3], T, 8, seed=4), a_sequence([N, 2], N, 8, seed=5)
-    new_speech, new_text, _ = layer(speech, text, None)
-    torch.testing.assert_close(new_speech.values, layer.speech(speech, text, None)[0].values)
-    torch.testing.assert_close(new_text.values, layer.text(text, speech, None)[0].values)
+    new_speech, new_text = layer(speech, text, None)
+    torch.testing.assert_close(new_speech.values, layer.speech(speech, text, None).values)
+    torch.testing.assert_close(new_text.values, layer.text(text, speech, None).values)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -374,29 +375,72 @@ def test_self_attention_comes_when_it_is_asked_for(when: str) -> None:
     torch.manual_seed(0)
     layer = PairLayer(CoAttentionOptions(width=8, heads=2, self_attention=when))
     speech, text = a_sequence([T, 3], T, 8, seed=4), a_sequence([N, 2], N, 8, seed=5)
-    found, _, _ = layer(speech, text, None)
+    found, _ = layer(speech, text, None)
     if when == "before":
-        speech, text = layer.speech_self(speech, speech, None)[0], layer.text_self(text, text, None)[0]
-    expected = layer.speech(speech, text, None)[0]
+        speech, text = layer.speech_self(speech, speech, None), layer.text_self(text, text, None)
+    expected = layer.speech(speech, text, None)
     if when == "after":
-        expected = layer.speech_self(expected, expected, None)[0]
+        expected = layer.speech_self(expected, expected, None)
     torch.testing.assert_close(found.values, expected.values)
 
 
-def test_attention_weights_on_request() -> None:
-    head = a_head("coattention", {"width": 16, "heads": 4, "blocks": 2})
-    assert isinstance(head, CoAttention)
+WAYS = ("speech_to_text", "text_to_speech")
+ATTENTIONS = {
+    "coattention": ({"blocks": 2}, "pairs.{}.layers.{}", ("speech", "text"), 2),
+    "cls-coattention": ({}, "", ("speech_asks.{}", "text_asks.{}"), 1),
+    "bayesian-coattention": ({}, "pairs.{}", ("speech", "text"), 1),
+    "crossmodal-transformer": ({"blocks": 2}, "", ("speech.{}.blocks.{}", "text.{}.blocks.{}"), 2),
+    "mmer-cross": ({}, "crosses.{}", ("speech_asks_text", "text_asks_speech"), 1),
+}
+"""By kind: options, where its blocks are, those that ask each way, and how many there are of each."""
+
+
+def attentions_by_hand(kind: str) -> dict[str, str]:
+    """The path of each attention module, by the name of its weights."""
+    _, outer, inner, blocks = ATTENTIONS[kind]
+    named = {
+        f"{name}.{block}.{way}": f"{outer}.{own}.attention".lstrip(".").format(name, block)
+        for name in ("word", "phone")
+        for block in range(blocks)
+        for way, own in zip(WAYS, inner, strict=True)
+    }
+    if kind == "mmer-cross":
+        back = {f"{name}.1.text_to_speech": f"crosses.{name}.text_asks_answers.attention" for name in ("word", "phone")}
+        named = {name: own for one in ("word", "phone") for name, own in (named | back).items() if name.startswith(one)}
+    return named
+
+
+def test_the_heads_with_attention_between_streams_are_known() -> None:
+    assert {kind for kind in HEADS if HEADS[kind].shows_attention} == set(ATTENTIONS)
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_attention_weights_on_request(kind: str) -> None:
+    head = a_head(kind, {"width": 16, "heads": 4, **ATTENTIONS[kind][0]})
     batch = a_batch(empty=True)
     outputs, weights = head.forward_with_attention(batch)
     torch.testing.assert_close(outputs, head(batch))
-    assert list(weights) == [
-        f"{name}.{layer}.{way}"
-        for name in ("word", "phone")
-        for layer in (0, 1)
-        for way in ("speech_to_text", "text_to_speech")
-    ]
-    looks = weights["word.1.speech_to_text"]
-    assert looks.shape == (B, 4, T, N)
-    torch.testing.assert_close(looks[0].sum(-1), torch.ones(4, T))
-    assert not looks[1].any()  # no text to look at
-    assert not looks[2, :, :, 1:].any()  # one token
+    by_hand = attentions_by_hand(kind)
+    assert list(weights) == list(by_hand)
+    assert by_hand == head.attentions()
+    steps = {"word": T, "phone": T + 2, "text": N}
+    for name, found in weights.items():
+        granularity, _, way = name.split(".")
+        asking, asked = (granularity, "text") if way == WAYS[0] else ("text", granularity)
+        rows = 1 if head.summary_asks else steps[asking]
+        assert found.shape == (B, 4, rows, steps[asked])
+        mask = batch.text.mask if asked == "text" else batch.speech[asked].mask
+        whole = (found * mask[:, None, None]).sum(-1)  # none on padding, and none where there is nothing
+        torch.testing.assert_close(whole, mask.any(-1).float()[:, None, None].expand_as(whole))
+    if kind != "bayesian-coattention":  # whose prior looks all the same
+        for name, path in by_hand.items():  # who asks nothing looks evenly, and says so by its own name
+            one = copy.deepcopy(head)
+            for parameter in dict(one.named_modules())[path].query.parameters():
+                parameter.data.zero_()
+            even = one.forward_with_attention(batch)[1]
+            of_text = name.endswith(WAYS[0])
+            mask = (batch.text if of_text else batch.speech[name.split(".")[0]]).mask
+            expected = mask / mask.sum(-1, keepdim=True).clamp(min=1)
+            torch.testing.assert_close(even[name], expected[:, None, None].expand_as(even[name]))
+            assert not torch.allclose(weights[name], even[name])
+    assert not any(module._forward_hooks for module in head.modules())

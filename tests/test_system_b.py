@@ -280,6 +280,6 @@ def test_the_text_network_is_a_feed_forward_net_on_the_mean_of_the_tokens() -> N
     head = a_head("text-network", hidden=6, hidden_layers=3)
     plain = nn.Sequential(*(m for layer in head.hidden for m in (layer, nn.ReLU())), head.classify)
     batch = a_batch([4, 3])
-    scale = head.stream.standardise
+    scale = head.text.standardise
     means = torch.stack([batch.text.values[0, :4].mean(0), batch.text.values[1, :3].mean(0)])
     torch.testing.assert_close(head(batch), plain((means - scale.mean) / scale.std))

@@ -54,7 +54,7 @@ def report(
     permutation test over speakers, adjusted for all rows (Holm). The page is one file that opens without a network.
 
     With the CACHE that the runs were trained on, explorer.html shows every test utterance: its waveform and words, what
-    each head said of it, and where co-attention looked.
+    each head said of it, and where those with attention looked.
 
     \b
     mmser report runs/emodb

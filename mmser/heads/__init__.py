@@ -92,6 +92,11 @@ class HeadKind:
         """Whether mean or deviation of each sequence is all that it reads of speech and text."""
         return bool(getattr(self.module, "pools_first", False))
 
+    @property
+    def shows_attention(self) -> bool:
+        """Whether it can say where speech and text looked (:meth:`mmser.heads.base.Head.forward_with_attention`)."""
+        return issubclass(self.module, Head) and self.module.attentions is not Head.attentions
+
     def reads_means(self, options: Any) -> bool:
         """Whether each sequence's mean is all that it reads of speech and text with these options.
 

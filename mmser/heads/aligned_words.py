@@ -79,7 +79,7 @@ class AlignedWords(Head):
         parts = [mean_of_word(text, text), *(mean_of_word(text, own) for own in speech)]
         words = Sequence(self.project(torch.cat(parts, -1)), first_of_word(text))
         for block in self.blocks:
-            words, _ = block(words, words, batch.key)
+            words = block(words, words, batch.key)
         return self.pool(words)
 
 

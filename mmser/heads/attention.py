@@ -17,6 +17,9 @@ from mmser.heads.linear import Linear
 POSITIONS = ("none", "word", "time")
 """What an encoding added to both streams can tell: nothing, which word of the transcript, or when it was spoken."""
 
+WAYS = {"speech_to_text": "speech", "text_to_speech": "text"}
+"""Who asks, by the direction in which weights look (:meth:`mmser.heads.base.Head.attentions`)."""
+
 _LONGEST = 100.0
 """Longest wavelength of the encoding, in units of 2 pi positions: 628 words, or a minute; ours. With the 10,000 of
 Vaswani et al. (2017, 3.5) most of the width hardly changes over an utterance, and no word is found by its number
@@ -98,14 +101,14 @@ class Block(nn.Module):
             self.feedforward_dropout = KeyedDropout(dropout)
             self.feedforward_norm = nn.LayerNorm(width)
 
-    def forward(self, query: Sequence, context: Sequence, key: Tensor | None) -> tuple[Sequence, list[Tensor]]:
-        """The ``query`` sequence after asking ``context``, and the weights (:meth:`Attention.forward`)."""
-        answers, weights = self.attention(query, context, key)
+    def forward(self, query: Sequence, context: Sequence, key: Tensor | None) -> Sequence:
+        """The ``query`` sequence after asking ``context``."""
+        answers, _ = self.attention(query, context, key)
         values = self.attention_norm(query.values + self.attention_dropout(answers, key, query.flat))
         if self.expand is not None:
             thoughts = self.contract(F.gelu(self.expand(values)))
             values = self.feedforward_norm(values + self.feedforward_dropout(thoughts, key, query.flat))
-        return query._replace(values=values), weights
+        return query._replace(values=values)
 
 
 class Projected(nn.Module):

@@ -1,12 +1,13 @@
-"""What every head can do besides ``forward``: be saved, and come back."""
+"""What every head can do besides ``forward``: say where it looked, be saved, and come back."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmser.errors import MmserError
-from mmser.heads.batch import Inputs
+from mmser.heads.batch import Batch, Inputs
 
 _OF_THE_MIXIN = ("push_to_hub", "config", "repo_id", "model_card_kwargs", "token")
 """What the hub mixin's ``save_pretrained`` takes by name: no facts about a head, and ``token`` is a secret."""
@@ -30,6 +31,39 @@ class Head(nn.Module):
     pools_first: bool = False
     """Whether it takes each sequence's mean (with an option ``pooling``: where that is ``mean``) before all else, so
     that means may stand for sequences of speech and text."""
+    summary_asks: bool = False
+    """Whether in its attention between streams one vector asks that stands for a whole stream."""
+
+    def attentions(self) -> dict[str, str]:
+        """Paths of each :class:`~mmser.heads.attention.Attention` between speech and text; empty where there is none.
+
+        By ``"<granularity>.<block>.<direction>"``, ``speech_to_text`` where speech asks text and ``text_to_speech``.
+        """
+        return {}
+
+    def forward_with_attention(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Outputs for a batch that is not flat, and who looked where.
+
+        Returns:
+            Outputs (B, num_outputs), and weights by the names of :meth:`attentions`: ``speech_to_text``
+            (B, heads, T, N), in which each speech segment's weights over the tokens sum to 1, and ``text_to_speech``
+            (B, heads, N, T) the other way round. Where one state or summary asks, its weights alone.
+        """
+        paths, seen = self.attentions(), dict[str, Tensor]()
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(_: nn.Module, __: Any, found: tuple[Tensor, list[Tensor]]) -> None:
+                (seen[name],) = found[1]
+
+            return hook
+
+        hooks = [self.get_submodule(path).register_forward_hook(keep(name)) for name, path in paths.items()]
+        try:
+            outputs = self(batch)
+        finally:
+            for one in hooks:
+                one.remove()
+        return outputs, {name: seen[name] for name in paths}
 
     @classmethod
     def from_pretrained(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmser.checks import check_choice, check_number
 from mmser.errors import ProtocolError
-from mmser.heads.attention import Attention, Block, Projected, check_attention
+from mmser.heads.attention import WAYS, Attention, Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, KeyedUniform, number_dropouts
@@ -111,7 +111,7 @@ class Pair(nn.Module):
     def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> Tensor:
         """The pooled pair (B, out_dim)."""
         speech, text = self.speech_input(speech), self.text_input(text)
-        by_speech, by_text = self.speech(speech, text, key)[0], self.text(text, speech, key)[0]
+        by_speech, by_text = self.speech(speech, text, key), self.text(text, speech, key)
         return torch.cat([self.speech_pool(by_speech), self.text_pool(by_text)], -1)
 
 
@@ -138,3 +138,9 @@ class BayesianCoAttention(Head):
         assert batch.text is not None, "bayesian-coattention needs text in the batch"
         found = [pair(batch.speech[name], batch.text, batch.key) for name, pair in self.pairs.items()]
         return torch.cat(found, -1)
+
+    def attentions(self) -> dict[str, str]:
+        """Both ways; without a key in the batch the weights are the means of those that training draws."""
+        return {
+            f"{name}.0.{way}": f"pairs.{name}.{stream}.attention" for name in self.pairs for way, stream in WAYS.items()
+        }

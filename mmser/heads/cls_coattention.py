@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmser.checks import check_choice
-from mmser.heads.attention import Block, Projected, check_attention
+from mmser.heads.attention import WAYS, Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
@@ -46,6 +46,7 @@ class ClsCoAttention(Head):
     """
 
     flat = True
+    summary_asks = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: ClsCoAttentionOptions) -> None:
         super().__init__()
@@ -76,9 +77,17 @@ class ClsCoAttention(Head):
         for name, project in self.speech_inputs.items():
             speech = project(batch.speech[name])
             of_speech = _summary(self.speech_summaries[name], speech)
-            found.append(self.speech_asks[name](of_speech, text, batch.key)[0])
-            found.append(self.text_asks[name](of_text, speech, batch.key)[0])
+            found.append(self.speech_asks[name](of_speech, text, batch.key))
+            found.append(self.text_asks[name](of_text, speech, batch.key))
         return torch.cat([answer.values.squeeze(-2) for answer in found], -1)
+
+    def attentions(self) -> dict[str, str]:
+        """Both ways, a row each: the summary's."""
+        return {
+            f"{name}.0.{way}": f"{stream}_asks.{name}.attention"
+            for name in self.speech_inputs
+            for way, stream in WAYS.items()
+        }
 
 
 def _summary(pool: nn.Module, sequence: Sequence) -> Sequence:

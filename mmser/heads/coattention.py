@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmser.checks import check_choice
 from mmser.errors import ProtocolError
-from mmser.heads.attention import Block, Projected, check_attention
+from mmser.heads.attention import WAYS, Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
@@ -68,22 +68,18 @@ class PairLayer(nn.Module):
         if self.order != "none":
             self.speech_self, self.text_self = _block(options), _block(options)
 
-    def forward(
-        self, speech: Sequence, text: Sequence, key: Tensor | None
-    ) -> tuple[Sequence, Sequence, dict[str, list[Tensor]]]:
-        """Both streams, and the weights of the co-attention by direction (:meth:`Attention.forward`)."""
+    def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> tuple[Sequence, Sequence]:
+        """Both streams."""
         if self.order == "before":
             speech, text = self._look_inward(speech, text, key)
         asking = (last_state(speech), last_state(text)) if self.last_alone else (speech, text)
-        asked_by_speech, speech_weights = self.speech(asking[0], text, key)
-        asked_by_text, text_weights = self.text(asking[1], speech, key)
-        speech, text = asked_by_speech, asked_by_text
+        speech, text = self.speech(asking[0], text, key), self.text(asking[1], speech, key)
         if self.order == "after":
             speech, text = self._look_inward(speech, text, key)
-        return speech, text, {"speech_to_text": speech_weights, "text_to_speech": text_weights}
+        return speech, text
 
     def _look_inward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> tuple[Sequence, Sequence]:
-        return self.speech_self(speech, speech, key)[0], self.text_self(text, text, key)[0]
+        return self.speech_self(speech, speech, key), self.text_self(text, text, key)
 
 
 def _block(options: CoAttentionOptions) -> Block:
@@ -109,15 +105,12 @@ class Pair(nn.Module):
         self.text_pool = Pool(options.width, options.pooling)
         self.out_dim = self.speech_pool.out_dim + self.text_pool.out_dim
 
-    def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> tuple[Tensor, dict[str, list[Tensor]]]:
-        """The pooled pair (B, out_dim) and the weights by layer and direction."""
+    def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> Tensor:
+        """The pooled pair (B, out_dim)."""
         speech, text = self.speech_input(speech), self.text_input(text)
-        weights: dict[str, list[Tensor]] = {}
-        for number, layer in enumerate(self.layers):
-            speech, text, found = layer(speech, text, key)
-            weights |= {f"{number}.{direction}": value for direction, value in found.items()}
-        pooled = [self.speech_pool(speech), self.text_pool(text)]
-        return torch.cat(pooled, -1), weights
+        for layer in self.layers:
+            speech, text = layer(speech, text, key)
+        return torch.cat([self.speech_pool(speech), self.text_pool(text)], -1)
 
 
 class CoAttention(Head):
@@ -140,26 +133,15 @@ class CoAttention(Head):
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: both streams of every granularity pooled, (B, classify.in_features)."""
-        return self._pooled(batch)[0]
-
-    def forward_with_attention(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Outputs for a batch that is not flat, and who looked where.
-
-        Returns:
-            Outputs (B, num_outputs), and weights by ``"<granularity>.<layer>.<direction>"``:
-            ``speech_to_text`` (B, heads, T, N), in which each speech segment's weights over the tokens sum to 1, and
-            ``text_to_speech`` (B, heads, N, T) the other way round. Where only the last state asks, its weights alone.
-        """
-        pooled, weights = self._pooled(batch)
-        alone = {where: found for where, (found,) in weights.items()}
-        return self.classify(self.dropout(pooled, batch.key)), alone
-
-    def _pooled(self, batch: Batch) -> tuple[Tensor, dict[str, list[Tensor]]]:
         assert batch.text is not None, "co-attention needs text in the batch"
-        pooled: list[Tensor] = []
-        weights: dict[str, list[Tensor]] = {}
-        for name, pair in self.pairs.items():
-            vector, found = pair(batch.speech[name], batch.text, batch.key)
-            pooled.append(vector)
-            weights |= {f"{name}.{where}": value for where, value in found.items()}
-        return torch.cat(pooled, -1), weights
+        found = [pair(batch.speech[name], batch.text, batch.key) for name, pair in self.pairs.items()]
+        return torch.cat(found, -1)
+
+    def attentions(self) -> dict[str, str]:
+        """Both ways in each block; where only the last state asks, its weights are a row."""
+        return {
+            f"{name}.{number}.{way}": f"pairs.{name}.layers.{number}.{stream}.attention"
+            for name in self.pairs
+            for number in range(self.options.blocks)
+            for way, stream in WAYS.items()
+        }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmser.checks import check_number
 from mmser.errors import ProtocolError
-from mmser.heads.attention import Block, Projected, check_attention
+from mmser.heads.attention import WAYS, Block, Projected, check_attention
 from mmser.heads.base import Head
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.dropout import KeyedDropout, number_dropouts
@@ -77,9 +77,9 @@ class Crossing(nn.Module):
     def forward(self, query: Sequence, context: Sequence, key: Tensor | None) -> Tensor:
         """The pooled stream."""
         for block in self.blocks:
-            query, _ = block(query, context, key)
+            query = block(query, context, key)
         if self.inward is not None:
-            query, _ = self.inward(query, query, key)
+            query = self.inward(query, query, key)
         return self.pool(query)
 
 
@@ -116,3 +116,12 @@ class CrossmodalTransformer(Head):
             found.append(self.speech[name](speech, text, batch.key))
             found.append(self.text[name](text, speech, batch.key))
         return torch.cat(found, -1)
+
+    def attentions(self) -> dict[str, str]:
+        """Both ways in each block; self-attention looks at no other stream."""
+        return {
+            f"{name}.{number}.{way}": f"{stream}.{name}.blocks.{number}.attention"
+            for name in self.speech_inputs
+            for number in range(self.options.blocks)
+            for way, stream in WAYS.items()
+        }

@@ -53,9 +53,9 @@ class Cross(nn.Module):
     def forward(self, speech: Sequence, text: Sequence, key: Tensor | None) -> Tensor:
         """(B, 3 * width): the crossed text, what the gate lets through, and the mean of speech."""
         speech, text = self.speech_input(speech), self.text_input(text)
-        heard = self.text_asks_speech(text, speech, key)[0].values
-        read = self.speech_asks_text(speech, text, key)[0]
-        back = self.text_asks_answers(text, read, key)[0].values
+        heard = self.text_asks_speech(text, speech, key).values
+        read = self.speech_asks_text(speech, text, key)
+        back = self.text_asks_answers(text, read, key).values
         gated = self.gate(torch.cat([heard, back], -1)).sigmoid() * back
         answers = padded(text._replace(values=torch.cat([heard, gated], -1)))
         crossed = masked_max(answers.values, answers.mask)
@@ -88,3 +88,16 @@ class MmerCross(Head):
         assert batch.text is not None, "mmer-cross needs text in the batch"
         found = [cross(batch.speech[name], batch.text, batch.key) for name, cross in self.crosses.items()]
         return torch.cat(found, -1)
+
+    def attentions(self) -> dict[str, str]:
+        """Both ways, and where text looked among the answers that speech got (``1.text_to_speech``)."""
+        asking = {
+            "0.speech_to_text": "speech_asks_text",
+            "0.text_to_speech": "text_asks_speech",
+            "1.text_to_speech": "text_asks_answers",
+        }
+        return {
+            f"{name}.{where}": f"crosses.{name}.{block}.attention"
+            for name in self.crosses
+            for where, block in asking.items()
+        }

@@ -1,4 +1,4 @@
-"""Where co-attention looked, for the explorer: the weights of heads that never trained on the utterance."""
+"""Where heads looked, for the explorer: the weights of heads that never trained on the utterance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +31,14 @@ _TOLERANCE = 0.01
 """How far a stored head may be from what its run wrote down: another device's rounding, and no more."""
 
 Looks = dict[str, dict[str, Any]]
-"""For each utterance ``{"speech": {granularity: labels and times}, "tokens": labels, "maps": {name: weights}}``."""
+"""For each utterance ``{"speech": {granularity: labels and times}, "tokens": labels, "maps": {name: weights},
+"summary": whether one vector asks for all of a stream}``."""
 
 
 def has_attention(answers: Answers) -> bool:
     """Whether the head can say where it looked."""
     kinds = [HEADS.get(str(read_json(path / "config.json").get("kind"))) for path in _stored(answers)[:1]]
-    return any(kind is not None and hasattr(kind.module, "forward_with_attention") for kind in kinds)
+    return any(kind is not None and kind.shows_attention for kind in kinds)
 
 
 def attention_of(answers: Answers, cache: Cache, ids: Sequence[str], report: Report = lambda *_: None) -> Looks:
@@ -103,6 +104,7 @@ def _looks(path: Path, answers: Answers, cache: Cache, wanted: Sequence[str]) ->
             "speech": {name: rows[name][uid] for name in rows},
             "tokens": tokens[uid],
             "maps": {name: _map(own) for name, own in weights[uid].items()},
+            "summary": head.summary_asks,
         }
         for uid in wanted
     }
@@ -166,7 +168,7 @@ def _lengths(stream: Stream, granularity: str, ids: Sequence[str]) -> list[int]:
 
 def _tokens(sources: Sources, manifest: Manifest, ids: Sequence[str]) -> dict[str, list[str]]:
     """The tokens that a head saw, as they stand in the transcript; numbered where their places are not known."""
-    assert sources.text is not None, "co-attention reads text"
+    assert sources.text is not None, "attention between streams reads text"
     if "start" not in sources.text.columns("token"):
         lengths = zip(ids, _lengths(sources.text, "token", ids), strict=True)
         return {uid: [f"token {i + 1}" for i in range(n)] for uid, n in lengths}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmser.cache import Cache, Stream
 from mmser.errors import ProtocolError
-from mmser.heads import CoAttention, Head
+from mmser.heads import Head
 from mmser.heads.batch import Batch
 from mmser.train.about import About, load_about
 from mmser.train.crops import whole_batches
@@ -42,7 +42,7 @@ class Applied:
     """(n, K) on the scale of the corpus that the head was trained on; None where it rates nothing."""
     attention: list[dict[str, NDArray[np.float32]]] | None
     """For each utterance, where the head looked, cut to the utterance's own lengths: ``"word.0.speech_to_text"``
-    (heads, T, N) for T words and N tokens, ... (:meth:`mmser.heads.CoAttention.forward_with_attention`). None where it
+    (heads, T, N) for T words and N tokens, ... (:meth:`mmser.heads.Head.forward_with_attention`). None where it
     was not asked for, or the head has none to show."""
     left_out: dict[str, str]
     """Utterances of the manifest that the head cannot see whole, with the reason; empty where they were named."""
@@ -196,7 +196,7 @@ def _answers(
     """Outputs (n, C + K), and the weights of each utterance where they are asked for and the head has some."""
     order = by_length(table, np.arange(len(table.ids)))
     places = [order[some] for some in whole_batches(table, order, _BATCH)]
-    asked = head if attention and isinstance(head, CoAttention) else None
+    asked = head if attention and head.attentions() else None
     outputs = torch.empty(len(order), head.num_outputs)
     weights: list[dict[str, NDArray[np.float32]]] = [{} for _ in order]
     for rows in places:

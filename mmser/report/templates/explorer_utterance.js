@@ -161,9 +161,9 @@ function attention(one, sound) {
   const readout = make("output", { class: "readout" });
   const pick = (name) => (value) => ((state[name] = value), show());
   const [headLabel] = choice("Head", heads, (value) => ((state.head = value), fillMaps(), show()));
-  const [mapLabel, mapSelect] = choice("Layer", [], pick("map"));
+  const [mapLabel, mapSelect] = choice("Layer", [], (value) => ((state.map = value), fillDirections(), show()));
   const directions = [["speech_to_text", "speech looks at tokens"], ["text_to_speech", "tokens look at speech"]];
-  const [directionLabel] = choice("Direction", directions, pick("direction"));
+  const [directionLabel, directionSelect] = choice("Direction", [], pick("direction"));
   const [ofLabel, ofSelect] = choice("Attention head", [], pick("of"));
   function fillMaps() {
     const maps = Object.keys(looks[state.head].maps);
@@ -174,6 +174,14 @@ function attention(one, sound) {
     fill(ofSelect, [["", "mean of all"], ...numbers]);
     state.of = "";
     mapLabel.hidden = names.length < 2;
+    fillDirections();
+  }
+  /** Not every block looks both ways. */
+  function fillDirections() {
+    const there = directions.filter(([way]) => `${state.map}.${way}` in looks[state.head].maps);
+    fill(directionSelect, there);
+    if (!there.some(([way]) => way === state.direction)) state.direction = there[0][0];
+    directionSelect.value = state.direction;
   }
   function show() {
     place.replaceChildren(heatmap(looks[state.head], state, readout, sound));
@@ -182,7 +190,7 @@ function attention(one, sound) {
   fillMaps();
   show();
   const controls = make("div", { class: "controls" }, headLabel, mapLabel, directionLabel, ofLabel);
-  return [make("h3", {}, "Where co-attention looked"), controls, readout, place];
+  return [make("h3", {}, "Where the head looked"), controls, readout, place];
 }
 
 /** The least and the greatest of rows of numbers, which may be too many to be the arguments of one call. */
@@ -210,9 +218,9 @@ function heatmap(looks, { map, direction, of }, readout, sound) {
     const lacking = [!speech.length && `${map.split(".")[0]}s`, !tokens.length && "tokens"].filter(Boolean).join(" and no ");
     return make("p", { class: "hint" }, `There was nothing to look at: the utterance has no ${lacking}.`);
   }
-  // where only the last state asks, it alone has a row
+  // where only the last state asks, or a summary of all, it alone has a row
   const [asking, asked] = direction === "speech_to_text" ? [speech, tokens] : [tokens, speech];
-  const rows = asking.slice(asking.length - numRows);
+  const rows = looks.summary ? [["all of it", null, null]] : asking.slice(asking.length - numRows);
   const weights = rows.map((_, r) => asked.map((_, c) => weight(r, c)));
   const [least, most] = extremes(weights);
   const share = (value) => (most > least ? (value - least) / (most - least) : 0);
