@@ -41,11 +41,12 @@ def a_stream(seed: int, layers: int, *, even: bool) -> Packed:
 
 
 def a_table(layers: int = 1, *, even: bool = False) -> Table:
-    return Table(tuple(map(str, range(NUM))), {"word": a_stream(0, layers, even=even)}, a_stream(1, 1, even=even))
+    return Table(tuple(map(str, range(NUM))), {"word": a_stream(0, layers, even=even)}, a_stream(1, layers, even=even))
 
 
 def a_build(kind: str, layers: int = 1, **options: object) -> Callable[[], nn.Module]:
-    return lambda: HEADS[kind].build(Inputs(DIM, DIM, ("word",), layers), 3, HEADS[kind].options(**options))
+    inputs = Inputs(DIM, DIM, ("word",), layers, text_layers=layers)
+    return lambda: HEADS[kind].build(inputs, 3, HEADS[kind].options(**options))
 
 
 def some_runs(number: int, rates: int, layer: int | None) -> list[Run]:
@@ -71,11 +72,13 @@ def allocated(work: Callable[[], object], path: Path) -> int:
 CASES = {
     "probe": ("speech-probe", {"hidden": 64}, 1, 1, False),
     "mix of layers, many rates": ("speech-probe", {"hidden": 16}, 6, 4, False),
+    "mix of text layers": ("text-network", {"hidden": 16}, 6, 4, False),
+    "mixes end to end": ("coattention", {"width": 16, "heads": 2}, 3, 1, False),
     "end to end": ("coattention", {"width": 16, "heads": 2}, 1, 1, False),
     "padded": ("crossmodal-transformer", {"width": 16, "heads": 2, "blocks": 1}, 1, 1, True),
     "many weights": ("film", {"width": 512}, 1, 1, True),
 }
-"""Head, options, speech layers, rates that share a seed's batches, whether lengths are alike."""
+"""Head, options, layers of speech and text, rates that share a seed's batches, whether lengths are alike."""
 
 
 @pytest.mark.usefixtures("one_thread")
