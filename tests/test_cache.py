@@ -138,6 +138,35 @@ def test_texts_of_the_widest_shard_are_read_whole_beside_those_of_others(tmp_pat
         assert found == [{"u1": b"u1x", "u2": b"u2" + b"x" * 10}[uid] for uid in ids]
 
 
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        ([(0, 2), (1, 1), (2, 3)], True),
+        ([(2, 3), (0, 3)], True),  # in any order, several utterances at a time
+        ([(0, 2), (0, 2), (1, 1), (1, 1)], False),  # as many rows as there are, three of them never
+        ([(0, 3), (1, 1), (1, 1), (1, 1)], False),
+        ([(0, 2), (1, 3), (2, 1)], False),  # one row twice, the last never
+        ([(0, 2), (1, 1)], False),
+        ([], False),
+    ],
+)
+def test_a_shard_has_every_row_written_once(tmp_path, pieces, whole):
+    """Nothing fills what is not written: it would be whatever lay on the disk."""
+    tables = {"word": ([2, 1, 3], {"segment": Column("<i4")})}
+    with (
+        StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
+        writer.shard(0, ["a", "b", "c"], {}, tables) as shard,
+    ):
+        for first, rows in pieces:
+            shard.put("word", "segment", first, np.zeros(rows, "i4"))
+        if whole:
+            assert shard.commit().exists()
+        else:
+            with pytest.raises(AssertionError, match="word/segment: not every row is written once"):
+                shard.commit()
+    assert len(list((tmp_path / NAME).glob("*.h5"))) == whole
+
+
 def test_a_shard_that_is_not_committed_leaves_nothing(tmp_path):
     with (
         StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
