@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmser.cache import Cache, Column, StreamWriter, pack, verify
+from mmser.cache import Cache, Column, Stream, StreamWriter, pack, verify
 from mmser.cache.schema import SCHEMA
 from mmser.cache.writer import cut
 from mmser.errors import CacheError
@@ -257,6 +257,43 @@ def test_verify_names_the_damaged_shard_and_the_lost_one(tmp_path):
     assert "shard 00001" in faults[1]
 
 
+def test_verify_misses_no_shard_of_which_every_utterance_failed(tmp_path):
+    """Of any other it counts those that did not fail."""
+    write_toy(tmp_path, stop_after=1)
+    units = json.loads((tmp_path / NAME / "plan.json").read_text())["shards"]
+    lost = [uid for unit in units[1:] for uid in unit["utterances"]]
+    failed = tmp_path / "failed.csv"
+
+    def faults(uids: list[str], stream: str = NAME) -> list[str]:
+        rows = "".join(f"{uid},{stream},why not\n" for uid in uids)
+        failed.write_text(f"utterance_id,streams,reason\n{rows}", encoding="utf-8")
+        return list(verify(Cache(tmp_path)))
+
+    assert len(units) > 2
+    assert faults(lost) == []
+    (fault,) = faults([uid for uid in lost if uid != units[2]["utterances"][0]])
+    assert "shard 00002 (1 utterances) is planned but not there" in fault
+    assert len(faults(lost, "text/toy")) == len(units) - 1  # failed for another stream
+
+
+def test_a_source_that_is_not_known_of_an_utterance_has_an_empty_digest(tmp_path):
+    with StreamWriter(tmp_path, NAME, RECIPE, {}) as writer:
+        for number, (ids, digests) in enumerate(
+            [
+                (["a", "b"], {"audio": ["1", ""]}),
+                (["c"], {"text": ["2"]}),
+                (["d", "a"], {"audio": ["", "3"], "text": ["4", ""]}),
+            ]
+        ):
+            with writer.shard(number, ids, digests, {"utterance": ([1] * len(ids), {"label": Column("S1")})}) as shard:
+                shard.put("utterance", "label", 0, np.array([b"x"] * len(ids)))
+                shard.commit()
+    stream = Cache(tmp_path).stream(NAME)
+    assert stream.digests("audio") == {"a": "3", "b": "", "c": "", "d": ""}
+    assert stream.digests("text") == {"a": "", "b": "", "c": "2", "d": "4"}
+    assert stream.digests("alignment") == dict.fromkeys("abcd", "")
+
+
 def test_a_truncated_shard_is_refused_by_name(tmp_path):
     write_toy(tmp_path)
     path = next((tmp_path / NAME).glob("*.h5"))
@@ -423,6 +460,24 @@ def test_shards_and_recipes_that_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(CacheError, match=r"00099-.*word/states is unlike that of the stream's first shard"):
         Cache(tmp_path).stream(NAME).packed("word")
     assert any("00099" in fault and "unlike" in fault for fault in verify(Cache(tmp_path)))
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 1, 4], [1, 2, 3, 4], [-1, 2, 3, 4], [0, 2, 3, 5], [0, 2, 3, 3]])
+def test_offsets_that_do_not_fit_the_rows_are_refused(tmp_path, offsets):
+    """Backwards, they would give one utterance the rows of another, or fewer than none."""
+    tables = {"word": ([2, 1, 1], {"segment": Column("<i4")})}
+    with (
+        StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
+        writer.shard(0, ["a", "b", "c"], {}, tables) as shard,
+    ):
+        shard.put("word", "segment", 0, np.arange(4, dtype="i4"))
+        path = shard.commit()
+    assert Cache(tmp_path).stream(NAME).lengths("word").tolist() == [2, 1, 1]
+    with h5py.File(path, "r+") as file:
+        file["word/offsets"][:] = offsets
+    for read in (Stream.lengths, Stream.packed):
+        with pytest.raises(CacheError, match=r"the offsets of 'word' do not fit its rows; not written by mmser"):
+            read(Cache(tmp_path).stream(NAME), "word", *(["segment"] if read is Stream.packed else []))
 
 
 def test_readers_do_not_need_to_write(tmp_path):
