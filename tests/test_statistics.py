@@ -199,6 +199,19 @@ def test_concordance_interval_is_the_bootstrap_of_the_mean_over_seeds() -> None:
     assert (found.clusters, found.unit) == (7, "speaker")
 
 
+def test_a_seed_of_which_nothing_is_drawn_has_no_say() -> None:
+    """Neither speaker is there under both seeds: of four draws two are of one of them alone."""
+    seeds, speakers = np.repeat([0, 1], 4), np.repeat(["ann", "bob"], 4)
+    truth = np.array([1.0, 2.0, 3.0, 4.0] * 2)
+    said = np.array([1.0, 3.0, 2.0, 4.0, 4.0, 1.0, 2.0, 3.0])
+    of_ann, of_bob = (concordance_correlation(truth[seeds == s], said[seeds == s]) for s in (0, 1))
+    found = concordance_interval(truth, said, speakers, seeds, level=0.9)
+    assert (found.low, found.high) == pytest.approx((of_bob, of_ann))
+    assert (found.clusters, found.unit) == (2, "speaker")
+    middle = concordance_interval(truth, said, speakers, seeds, level=0.2)
+    assert (middle.low, middle.high) == pytest.approx([(of_ann + of_bob) / 2] * 2)
+
+
 def test_a_small_scale_is_no_constant_and_what_is_no_number_has_no_interval() -> None:
     rng = np.random.default_rng(0)
     truth, speakers, seeds = rng.normal(size=40), list("abcd") * 10, np.zeros(40)
