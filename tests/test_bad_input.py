@@ -13,6 +13,7 @@ import torch
 from click.testing import Result
 from small_corpus import DURATIONS_S, IDS, TEXT, make_corpus, mmser, run, shards, write_noise
 
+from mmser.audio import read_audio
 from mmser.cache import Cache, StreamWriter
 from mmser.errors import MmserError
 from mmser.extract.align.textgrid import write_textgrid
@@ -20,6 +21,7 @@ from mmser.extract.options import Extraction
 from mmser.extract.speech import SpeechEncoder
 from mmser.manifest import Manifest, read_manifest, write_manifest
 from mmser.records import Alignment, Segment
+from mmser.transcript import text_digest
 
 POOLED = "pooled/builtin-tiny@textgrid"
 STREAMS = {"align/textgrid", "text/builtin-tiny", "speech/builtin-tiny", POOLED}
@@ -127,6 +129,7 @@ def test_a_shard_of_nothing_but_bad_recordings(tmp_path: Path) -> None:
         assert "Aligned 0 of 1 utterances" in result.stdout
         assert failed(tmp_path / "cache").keys() == {"u0"}
     assert mmser("cache", "info", tmp_path / "cache").exit_code == 0
+    assert mmser("cache", "verify", tmp_path / "cache").exit_code == 0
 
 
 @pytest.mark.parametrize("text", ["", "   "])
@@ -169,6 +172,21 @@ def test_alignments_that_do_not_fit_are_named(corpus: Path, tmp_path: Path) -> N
     ):
         assert message in rows[uid][0][1]
     assert len(Cache(tmp_path / "cache").stream(POOLED)) == 5
+
+
+def test_what_is_kept_of_the_others_is_theirs_where_one_cannot_be_aligned(tmp_path: Path) -> None:
+    """All in one shard, the longest first: u3 fails amid them."""
+    corpus, path = make_corpus(tmp_path / "corpus"), tmp_path / "cache"
+    (corpus.parent / "textgrid" / "u3.TextGrid").unlink()
+    assert run(corpus, path, speech_model="none", text_model="none").failures.keys() == {("u3", "align/textgrid")}
+    stream = Cache(path).stream("align/textgrid")
+    assert stream.utterance_ids == ["u5", "u4", "u2", "u1", "u0"]
+    seconds = stream.packed("utterance", "duration_s").values
+    np.testing.assert_allclose(seconds, [1.2, 0.9137, 0.61, 0.47, 0.3], atol=1 / 16_000)
+    assert stream.packed("utterance", "words").values.tolist() == [8, 7, 5, 4, 3]  # "Hi, a word!" and as many "yes"
+    recordings = [read_audio(corpus.parent / "wav" / f"{uid}.wav").digest for uid in stream.utterance_ids]
+    assert list(stream.digests("audio").values()) == recordings
+    assert list(stream.digests("text").values()) == [text_digest(TEXT + " yes" * n) for n in (5, 4, 2, 1, 0)]
 
 
 class Overflow:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmser.cache import Cache, Column, StreamWriter, pack, verify
+from mmser.cache import Cache, Column, Stream, StreamWriter, pack, verify
 from mmser.cache.schema import SCHEMA
 from mmser.cache.writer import cut
 from mmser.errors import CacheError
@@ -138,6 +138,35 @@ def test_texts_of_the_widest_shard_are_read_whole_beside_those_of_others(tmp_pat
         assert found == [{"u1": b"u1x", "u2": b"u2" + b"x" * 10}[uid] for uid in ids]
 
 
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        ([(0, 2), (1, 1), (2, 3)], True),
+        ([(2, 3), (0, 3)], True),  # in any order, several utterances at a time
+        ([(0, 2), (0, 2), (1, 1), (1, 1)], False),  # as many rows as there are, three of them never
+        ([(0, 3), (1, 1), (1, 1), (1, 1)], False),
+        ([(0, 2), (1, 3), (2, 1)], False),  # one row twice, the last never
+        ([(0, 2), (1, 1)], False),
+        ([], False),
+    ],
+)
+def test_a_shard_has_every_row_written_once(tmp_path, pieces, whole):
+    """Nothing fills what is not written: it would be whatever lay on the disk."""
+    tables = {"word": ([2, 1, 3], {"segment": Column("<i4")})}
+    with (
+        StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
+        writer.shard(0, ["a", "b", "c"], {}, tables) as shard,
+    ):
+        for first, rows in pieces:
+            shard.put("word", "segment", first, np.zeros(rows, "i4"))
+        if whole:
+            assert shard.commit().exists()
+        else:
+            with pytest.raises(AssertionError, match="word/segment: not every row is written once"):
+                shard.commit()
+    assert len(list((tmp_path / NAME).glob("*.h5"))) == whole
+
+
 def test_a_shard_that_is_not_committed_leaves_nothing(tmp_path):
     with (
         StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
@@ -226,6 +255,43 @@ def test_verify_names_the_damaged_shard_and_the_lost_one(tmp_path):
     assert len(faults) == 2
     assert f"{first.name}: changed since it was written" in faults[0]
     assert "shard 00001" in faults[1]
+
+
+def test_verify_misses_no_shard_of_which_every_utterance_failed(tmp_path):
+    """Of any other it counts those that did not fail."""
+    write_toy(tmp_path, stop_after=1)
+    units = json.loads((tmp_path / NAME / "plan.json").read_text())["shards"]
+    lost = [uid for unit in units[1:] for uid in unit["utterances"]]
+    failed = tmp_path / "failed.csv"
+
+    def faults(uids: list[str], stream: str = NAME) -> list[str]:
+        rows = "".join(f"{uid},{stream},why not\n" for uid in uids)
+        failed.write_text(f"utterance_id,streams,reason\n{rows}", encoding="utf-8")
+        return list(verify(Cache(tmp_path)))
+
+    assert len(units) > 2
+    assert faults(lost) == []
+    (fault,) = faults([uid for uid in lost if uid != units[2]["utterances"][0]])
+    assert "shard 00002 (1 utterances) is planned but not there" in fault
+    assert len(faults(lost, "text/toy")) == len(units) - 1  # failed for another stream
+
+
+def test_a_source_that_is_not_known_of_an_utterance_has_an_empty_digest(tmp_path):
+    with StreamWriter(tmp_path, NAME, RECIPE, {}) as writer:
+        for number, (ids, digests) in enumerate(
+            [
+                (["a", "b"], {"audio": ["1", ""]}),
+                (["c"], {"text": ["2"]}),
+                (["d", "a"], {"audio": ["", "3"], "text": ["4", ""]}),
+            ]
+        ):
+            with writer.shard(number, ids, digests, {"utterance": ([1] * len(ids), {"label": Column("S1")})}) as shard:
+                shard.put("utterance", "label", 0, np.array([b"x"] * len(ids)))
+                shard.commit()
+    stream = Cache(tmp_path).stream(NAME)
+    assert stream.digests("audio") == {"a": "3", "b": "", "c": "", "d": ""}
+    assert stream.digests("text") == {"a": "", "b": "", "c": "2", "d": "4"}
+    assert stream.digests("alignment") == dict.fromkeys("abcd", "")
 
 
 def test_a_truncated_shard_is_refused_by_name(tmp_path):
@@ -394,6 +460,24 @@ def test_shards_and_recipes_that_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(CacheError, match=r"00099-.*word/states is unlike that of the stream's first shard"):
         Cache(tmp_path).stream(NAME).packed("word")
     assert any("00099" in fault and "unlike" in fault for fault in verify(Cache(tmp_path)))
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 1, 4], [1, 2, 3, 4], [-1, 2, 3, 4], [0, 2, 3, 5], [0, 2, 3, 3]])
+def test_offsets_that_do_not_fit_the_rows_are_refused(tmp_path, offsets):
+    """Backwards, they would give one utterance the rows of another, or fewer than none."""
+    tables = {"word": ([2, 1, 1], {"segment": Column("<i4")})}
+    with (
+        StreamWriter(tmp_path, NAME, RECIPE, {}) as writer,
+        writer.shard(0, ["a", "b", "c"], {}, tables) as shard,
+    ):
+        shard.put("word", "segment", 0, np.arange(4, dtype="i4"))
+        path = shard.commit()
+    assert Cache(tmp_path).stream(NAME).lengths("word").tolist() == [2, 1, 1]
+    with h5py.File(path, "r+") as file:
+        file["word/offsets"][:] = offsets
+    for read in (Stream.lengths, Stream.packed):
+        with pytest.raises(CacheError, match=r"the offsets of 'word' do not fit its rows; not written by mmser"):
+            read(Cache(tmp_path).stream(NAME), "word", *(["segment"] if read is Stream.packed else []))
 
 
 def test_readers_do_not_need_to_write(tmp_path):

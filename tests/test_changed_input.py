@@ -66,6 +66,17 @@ def test_frames_are_not_pooled_over_the_alignment_of_another_recording(corpus: P
     assert digest(cache, "align/textgrid", "u4") == digest(cache, "pooled/builtin-tiny@textgrid", "u4")
 
 
+def test_frames_and_words_of_one_pass_lose_the_same_utterances(corpus: Path, tmp_path: Path) -> None:
+    cache, streams = tmp_path / "cache", ("speech/builtin-tiny", "pooled/builtin-tiny@textgrid")
+    run(corpus, cache, speech_model="none", text_model="none")
+    write_noise(tmp_path / "wav" / "u4.wav", 0.9137, seed=9)
+    found = run(corpus, cache, text_model="none", keep=("frame", "word"))
+    reason = "align/textgrid is of another recording; add --refresh to make both anew"
+    assert found.failures == {("u4", stream): reason for stream in streams}
+    for stream in streams:
+        assert sorted(Cache(cache).stream(stream).utterance_ids) == [uid for uid in IDS if uid != "u4"]
+
+
 def test_frames_of_a_new_recording_are_pooled_again(corpus: Path, tmp_path: Path) -> None:
     cache, plain = tmp_path / "cache", {"text_model": "none", "aligner": "none", "textgrids": None, "keep": ("frame",)}
     run(corpus, cache, **plain)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Inputs
+from mmser.heads.layers import Standardise
 from mmser.train import abreast, engine, sharing
 from mmser.train.engine import Run, Targets, Trained, Training, posteriors, train
 from mmser.train.evaluate import unweighted_averages
@@ -23,6 +24,7 @@ from mmser.train.losses import mean_losses
 from mmser.train.memory import max_stacked
 from mmser.train.packed import Packed
 from mmser.train.serial import train_serially
+from mmser.train.stack import Stack, fill_standardise
 from mmser.train.table import Table
 
 DIM, TEXT_DIM, MEL_DIM, LAYERS, CLASSES, NUM = 6, 5, 4, 3, 3, 90
@@ -224,6 +226,23 @@ def test_without_normalising_clipping_and_weights_too() -> None:
     among = train(table, labels, build, neighbours("co-attention"), plain)
     assert_same(among[1], train_serially(table, labels, build, a_run("co-attention"), plain))
     assert not among[1].state["pairs.word.speech_input.input.standardise.mean"].any()
+
+
+def test_each_run_is_standardised_by_its_own_rows_and_layer() -> None:
+    """The last shares its statistics with the first, whose seed alone is another."""
+    table, build = a_table(), a_build("probe")
+    runs = [a_run("probe", first=first, layer=layer) for first, layer in ((0, 0), (0, 1), (1, 1))]
+    runs.append(a_run("probe", seed=9, layer=0))
+    stack = Stack((build() for _ in runs), torch.device("cpu"))
+    fill_standardise(stack, table, runs)
+    (path,) = (name for name, module in stack.template.named_modules() if isinstance(module, Standardise))
+    word = table.speech["word"]
+    for number, run in enumerate(runs):
+        spans = [slice(int(word.offsets[row]), int(word.offsets[row + 1])) for row in run.train_rows]
+        states = torch.cat([word.values[run.layer, span] for span in spans]).double()
+        for name, expected in (("mean", states.mean(0)), ("std", states.std(0, correction=0))):
+            found = stack.buffers[f"{path}.{name}"][number].flatten().double()
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_runs_that_stop_leave_the_others_as_they_were() -> None:

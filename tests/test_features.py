@@ -1,6 +1,8 @@
 """From a cache to a table: the right rows of the right utterances, and a reason for every one that is left out."""
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,8 @@ from mmser.train.features import load_table, open_sources, resident_bytes
 from mmser.train.layers import TEXT_OPTION, layers_of
 from mmser.train.options import Experiment
 from mmser.train.packed import Packed
+from mmser.train.protocol import HoldOut, folds_from_split, make_folds
+from mmser.train.required import without_required
 
 CPU = torch.device("cpu")
 
@@ -223,8 +227,8 @@ def test_who_cannot_be_used_is_counted_by_reason(tmp_path: Path) -> None:
     rows = make_rows()
     rows.loc[[0, 1], "label"] = ""
     ids = rows["utterance_id"].tolist()
-    cache = Cache(write_cache(tmp_path, rows, absent={POOLED: ids[2:5], TEXT: ids[5:7]}, wordless=ids[7:11]))
-    assert chosen(cache, Experiment(), "word").left_out == {
+    cache = Cache(write_cache(tmp_path, rows, absent={POOLED: ids[1:5], TEXT: ids[5:7]}, wordless=ids[7:11]))
+    assert chosen(cache, Experiment(), "word").left_out == {  # the second has neither label nor states
         "no label": 2,
         f"not in stream {POOLED}": 3,
         "no word states": 4,
@@ -293,14 +297,15 @@ def test_numbers_are_no_classes(tmp_path: Path) -> None:
 
 def test_nothing_that_can_be_used(tmp_path: Path) -> None:
     rows = make_rows().iloc[:5]
-    cache = Cache(write_cache(tmp_path, rows, wordless=rows["utterance_id"].tolist()[1:]))
-    edit_manifest(cache.path, lambda table: table.__setitem__("label", ["", "a", "b", "a", "b"]))
+    cache = Cache(write_cache(tmp_path, rows, wordless=rows["utterance_id"].tolist()[:-1]))
+    edit_manifest(cache.path, lambda table: table.__setitem__("label", ["a", "b", "a", "b", ""]))
     with pytest.raises(ProtocolError, match="no utterance can be used: 1 no label, 4 no word states"):
         chosen(cache, Experiment(), "word")
 
 
-def test_of_several_test_parts_the_others_are_left_out(cache: Cache) -> None:
-    data = chosen(cache, Experiment(folds="split", test_split="test2"), "word")
+@pytest.mark.parametrize("asked", ["test2", "Test2", " TEST2 "])
+def test_of_several_test_parts_the_others_are_left_out(cache: Cache, asked: str) -> None:
+    data = chosen(cache, Experiment(folds="split", test_split=asked), "word")
     assert data.left_out == {"in another test part": 9}
     (fold,) = data.folds
     parts = {name: {data.speakers[row] for row in fold.part(name)} for name in ("train", "dev", "test")}
@@ -314,6 +319,30 @@ def test_sessions_keep_two_speakers_together(cache: Cache) -> None:
         {"s3", "s4"},
         {"s5", "s10"},
     ]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_dev_speakers_are_drawn_by_the_share_and_the_seed_asked_for(tmp_path: Path, seed: int) -> None:
+    rows, drawn = make_rows().replace({"split": {"dev": "Train"}}), HoldOut(0.4, seed)
+    cache = Cache(write_cache(tmp_path, rows))
+    asked = Experiment(dev="speaker", dev_share=0.4, dev_seed=seed)
+    speakers, labels = rows["speaker"].tolist(), rows["label"].tolist()
+    kept = rows[rows["split"] != "Test2"]
+    for found, expected in (
+        (chosen(cache, asked, "word"), make_folds(speakers, speakers, labels, hold_out=drawn)),
+        (
+            chosen(cache, replace(asked, folds="split", test_split="test1"), "word"),
+            folds_from_split(
+                *(kept[name].tolist() for name in ("split", "speaker", "label")), test="test1", hold_out=drawn
+            ),
+        ),
+    ):
+        assert [[fold.part(name).tolist() for name in ("train", "dev", "test")] for fold in found.folds] == [
+            [fold.part(name).tolist() for name in ("train", "dev", "test")] for fold in expected
+        ]
+    by_default = chosen(cache, Experiment(dev="speaker"), "word")
+    by_hand = make_folds(speakers, speakers, labels, hold_out=HoldOut(0.2, 0))
+    assert [fold.dev.tolist() for fold in by_default.folds] == [fold.dev.tolist() for fold in by_hand]
 
 
 def test_without_speakers_the_user_is_told(tmp_path: Path) -> None:
@@ -333,3 +362,46 @@ def test_digests_tell_what_has_changed(cache: Cache) -> None:
     assert changed(folds="session") == {"folds"}
     assert changed(labels=("sad", "happy", "angry")) == {"classes"}
     assert changed(labels=("sad", "happy")) == {"utterances", "classes", "speakers", "folds"}
+
+
+def test_all_that_a_head_depends_on_is_in_a_digest_of_its_own(cache: Cache) -> None:
+    data = replace(chosen(cache, Experiment(), "word"), dimensions=("arousal",), ratings=np.zeros((54, 1)))
+    before, (first, *others) = data.digests(), data.folds
+    of_first = ({"name": "x"}, {"train": first.train[1:]}, {"dev": first.dev[1:]}, {"test": first.test[1:]})
+    for name, change in (
+        ("utterances", {"ids": data.ids[::-1]}),
+        ("classes", {"labels": data.labels[::-1]}),
+        ("classes", {"truth": data.truth[::-1]}),
+        ("classes", {"shares": data.shares[::-1]}),
+        ("ratings", {"ratings": data.ratings + 1}),
+        ("speakers", {"speakers": data.speakers[::-1]}),
+        ("folds", {"folds": others}),
+        *(("folds", {"folds": [replace(first, **own), *others]}) for own in of_first),
+    ):
+        now = replace(data, **change).digests()
+        assert {key for key in now if now[key] != before[key]} == {name}
+    assert replace(data, dimensions=()).digests().keys() == before.keys() - {"ratings"}
+    told = replace(data, folds=[replace(first, num_unchecked=2), *others]).notes  # of the fold that has most
+    assert told == ["the speaker of 2 utterances is not known: nothing can check that folds share no speaker"]
+
+
+def test_states_that_are_required_are_missed_in_the_streams_that_are_named(tmp_path: Path) -> None:
+    rows = make_rows()
+    ids = rows["utterance_id"].tolist()
+    path = write_cache(tmp_path / "toy", rows, absent={POOLED: ids[:2], TEXT: ids[2:5]})
+
+    def missed(require: str | None, **named: str) -> dict[str, str]:
+        return without_required(Cache(path), Experiment(require=require, **named), ids)
+
+    of_words, of_tokens = (dict.fromkeys(own, f"not in stream {n}") for n, own in ((POOLED, ids[:2]), (TEXT, ids[2:5])))
+    assert missed(None) == {}
+    assert missed("word") == of_words
+    assert missed("token") == of_tokens
+    assert missed("token, word") == of_words | of_tokens
+    other = write_cache(tmp_path / "other", rows, absent={POOLED: ids[7:], TEXT: ids[:1]})
+    for name in ("pooled/b", "text/b"):
+        shutil.copytree(other / {"pooled/b": POOLED, "text/b": TEXT}[name], path / name)
+    assert missed("word", speech_stream="pooled/b") == dict.fromkeys(ids[7:], "not in stream pooled/b")
+    assert missed("token", text_stream="text/b") == dict.fromkeys(ids[:1], "not in stream text/b")
+    with pytest.raises(ProtocolError, match="pooled/b"):
+        missed("word")

@@ -17,8 +17,10 @@ from mmser.errors import MmserError, ProtocolError
 from mmser.heads.batch import Batch, Sequence
 from mmser.heads.store import load_head
 from mmser.train.fusion import fit_fusion, load_fusion
+from mmser.train.late import averaged
 from mmser.train.options import Experiment, Training
 from mmser.train.rating_fusion import fit_rating_fusion
+from mmser.train.results import Outcome
 from mmser.train.run import train_head
 
 FUSION = Experiment(
@@ -61,6 +63,15 @@ def members(folder: Path, fold: int) -> list[torch.nn.Module]:
 
 def ids_of(speaker: str) -> list[str]:
     return [uid for uid in make_rows()["utterance_id"] if uid.split("_")[0] == speaker]
+
+
+@pytest.mark.parametrize("diverged", list(product([False, True], repeat=2)))
+def test_a_fusion_diverged_where_any_of_its_members_did(diverged: tuple[bool, bool]) -> None:
+    """In that fold and seed: the other run's members are sound."""
+    shares = np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]])
+    sound, other = (Outcome("probe", "s1", seed, np.arange(2), shares, 4, 2, diverged=False) for seed in (0, 1))
+    members = [[replace(sound, diverged=own), other] for own in diverged]
+    assert [one.diverged for one in averaged("late-fusion", members)] == [diverged != (False, False), False]
 
 
 @pytest.mark.parametrize("rule", ["dev-weighted", "svm", "logistic"])

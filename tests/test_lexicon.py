@@ -34,6 +34,15 @@ def test_words_are_found_whatever_their_case_and_punctuation(tmp_path: Path) -> 
     assert [lexicon.of(word) for word in ("hate!", "“HATE”", "L'été,", "hated", "--")] == [0.9, 0.9, 0.25, 0.0, 0.0]
 
 
+def test_case_is_that_of_any_language(tmp_path: Path) -> None:
+    """Capitals have no ß but SS, and a Greek word ends in another sigma than its capitals."""
+    lexicon = read_lexicon(written(tmp_path, "word,weight\nspaß,0.5\nÄRGER,0.75\nΠΌΘΟΣ,1\n"))
+    said = ("Spaß", "SPASS!", "ärger,", "Ärger", "πόθος", "Πόθος", "spas")
+    assert [lexicon.of(word) for word in said] == [0.5, 0.5, 0.75, 0.75, 1.0, 1.0, 0.0]
+    with pytest.raises(ProtocolError, match="line 3: 'GROSS' has two weights"):
+        read_lexicon(written(tmp_path, "word,weight\ngroß,1\nGROSS,2\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -125,6 +125,10 @@ def test_ece_bins_are_open_below_and_closed_above() -> None:
     assert ece == pytest.approx((0.5 + 0.6) / 2)
 
 
+def test_ece_takes_posteriors_that_were_rounded() -> None:
+    assert expected_calibration_error([0, 1], [[0.6667, 0.3334], [0.333, 0.666]]) == pytest.approx(0.33365)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -133,9 +137,16 @@ def test_ece_bins_are_open_below_and_closed_above() -> None:
         (lambda: macro_f1(["a"], [1]), "expected both text or both integers"),
         (lambda: confusion_matrix(["a"], ["b"], labels=["a"]), r"found labels \['b'\], expected only \['a'\]"),
         (lambda: confusion_matrix(["a"], ["a"], labels=["a", "a"]), "labels are there twice"),
+        (lambda: weighted_accuracy([[1, 2]], [[1, 2]]), r"truth has shape \(1, 2\), prediction \(1, 2\); expected"),
         (lambda: concordance_correlation([1.0, np.nan], [1.0, 2.0]), "NaN or infinity"),
+        (lambda: concordance_correlation([1.0, 2.0], [1.0, np.inf]), "NaN or infinity"),
         (lambda: expected_calibration_error([0], [[0.5, 0.4]]), "sum to 1"),
+        (lambda: expected_calibration_error([0], [[1.5, -0.5]]), "at least 0"),
         (lambda: expected_calibration_error([2], [[0.5, 0.5]]), "class indices 0 to 1"),
+        (lambda: expected_calibration_error([-1], [[0.5, 0.5]]), "class indices 0 to 1"),
+        (lambda: expected_calibration_error([0.0], [[0.5, 0.5]]), "as integers"),
+        (lambda: expected_calibration_error([0, 1], [0.5, 0.5]), r"posteriors \(2,\)"),
+        (lambda: expected_calibration_error([], np.empty((0, 2))), "N > 0"),
         (lambda: expected_calibration_error([0, 1], [[0.5, 0.5]]), r"truth has shape \(2,\), posteriors \(1, 2\)"),
     ],
 )

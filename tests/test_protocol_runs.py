@@ -23,7 +23,7 @@ from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.train.engine import Ask, outputs, train
 from mmser.train.options import Experiment
 from mmser.train.oracle import Oracle
-from mmser.train.plan import Trained
+from mmser.train.plan import Run, Trained
 from mmser.train.presets import PRESETS
 from mmser.train.run import train_head
 from mmser.train.table import Table
@@ -244,6 +244,19 @@ def test_the_oracle_keeps_what_was_said_in_the_best_epoch_on_test() -> None:
         assert torch.equal(oracle.outputs[place], said[place][int(np.argmax(uas))])
         (final,) = outputs(table, a_build("probe"), [one], [tests[place]])
         torch.testing.assert_close(said[place][one.best_epoch - 1], final)
+
+
+def test_the_oracle_scores_ratings_on_the_scale_of_the_training_rows_and_keeps_a_copy() -> None:
+    rated = torch.tensor([0.0, 2.0, 4.0, 6.0, 10.0, 11.0, 12.0, 14.0]).unsqueeze(1)  # 0 to 6: mean 3, deviation √5
+    targets = Targets(torch.full((8,), -1), torch.empty(8, 0), rated)
+    train_rows, test = np.arange(4), np.arange(4, 8)
+    oracle = Oracle(targets, [Run("one", train_rows, test, 0)], [test])
+    right = (rated[4:] - 3) / 5**0.5
+    by_itself = (rated[4:] - rated[4:].mean()) / rated[4:].std(correction=0)
+    for said in (right.clone(), by_itself.clone()):
+        oracle.watch([0], lambda _, said=said: said.unsqueeze(0))
+        said.zero_()  # the engine may use the memory again
+    assert torch.equal(oracle.outputs[0], right)
 
 
 # dev, grids

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from mmser.metrics import expected_calibration_error
+from mmser.train.conclude import _diverged, _without_answer
 from mmser.train.results import Line, Outcome, folds_table, predictions_table, summarise
 
 NUM, LABELS, SEEDS = 60, ("angry", "happy", "sad"), (0, 1)
@@ -128,3 +129,33 @@ def test_a_head_that_is_always_right() -> None:
     assert math.isnan(
         folds_table([Outcome("h", "f", 0, rows, np.eye(3)[TRUTH], 1, 1)], TRUTH)["dev_score"].astype(float)[0]
     )
+
+
+def test_runs_that_diverged_are_counted_by_head_and_fusions_by_their_members() -> None:
+    sound = outcomes(("one", "two", "fusion", "well"))
+    spoilt = {0: 0, 1: 2, 6: 1, 12: None, 13: None}
+    told = _diverged([replace(o, diverged=i in spoilt, best_epoch=spoilt.get(i, 3)) for i, o in enumerate(sound)])
+    as_before = "diverged (a loss or an answer that is not finite) and count as they were at their best epoch before"
+    assert told == [
+        f"2 of 6 runs of one {as_before}; 1 never had one, and count as they were before training; try a lower "
+        "--learning-rate",
+        f"1 of 6 runs of two {as_before}; try a lower --learning-rate",
+        "2 of 6 runs of fusion have a member that diverged",
+    ]
+
+
+def test_answers_that_are_no_numbers_are_counted_by_head() -> None:
+    said, rated = np.full((3, 2), 0.5, np.float32), np.zeros((3, 1), np.float32)
+    lost, unrated = said.copy(), rated.copy()
+    lost[0], lost[1, 1], unrated[1], unrated[2] = np.nan, np.inf, np.nan, -np.inf
+    one = Outcome("one", "a", 0, np.arange(3), said, 4, 2)
+    made = [one, replace(one, posteriors=lost), replace(one, head="two"), replace(one, ratings=rated)]
+    ends = "are no finite numbers and count as 'sad'; try a lower --learning-rate"
+    assert _without_answer(made, ["sad", "hot"]) == [f"2 answers of one about test utterances {ends}"]
+    made.append(replace(one, head="two", posteriors=lost, ratings=unrated))  # either, or both
+    assert _without_answer(made, ["sad", "hot"])[1:] == [f"3 answers of two about test utterances {ends}"]
+    bare = replace(one, posteriors=said[:, :0], ratings=unrated)
+    assert _without_answer([bare], []) == [
+        "2 answers of one about test utterances are no finite numbers and leave its CCC empty; try a lower "
+        "--learning-rate"
+    ]

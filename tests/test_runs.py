@@ -20,7 +20,7 @@ from mmser.heads import Head
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.report.read import read_study
 from mmser.statistics import holm
-from mmser.train.compare import compare
+from mmser.train.compare import Difference, compare, compare_heads
 from mmser.train.run import train_head
 from mmser.train.runs import find_runs
 
@@ -266,10 +266,9 @@ def test_two_runs_are_compared_on_the_same_utterances(runs: Path) -> None:
 def test_where_no_two_speakers_are_known_utterances_are_swapped_and_it_is_said(runs: Path, tmp_path: Path) -> None:
     names = ("layer-9", "layer-0")
     alone = [change(runs / name, lambda own: own.assign(speaker=""), tmp_path / "alone" / name) for name in names]
-    assert {(one.clusters, one.unit) for one in compare(alone, num_permutations=99)} == {
-        (54, "utterance"),
-        (53, "utterance"),
-    }
+    found = compare(alone, num_permutations=99)
+    assert {(one.clusters, one.unit) for one in found} == {(54, "utterance"), (53, "utterance")}
+    assert [100 * one.p for one in found] == pytest.approx([round(100 * one.p) for one in found])
     told = mmser("runs", "compare", *alone).stdout.splitlines()[-1]
     assert told == "paired permutation test over 53 utterances"
 
@@ -295,6 +294,62 @@ def test_p_is_adjusted_for_all_pairs_together(runs: Path) -> None:
     found = compare([runs / "fusion"])
     assert len(found) == 3
     assert [one.p_holm for one in found] == pytest.approx(holm([one.p for one in found]).tolist())
+
+
+def test_of_several_folders_a_fusion_stands_for_itself_and_not_for_its_members(runs: Path) -> None:
+    ua = {one.figure: one for one in compare([runs / "fusion", runs / "layer-9"])}["UA"]
+    table = predictions(runs / "fusion")
+    of_heads = {head: balanced_accuracy_score(own["truth"], own["prediction"]) for head, own in table.groupby("head")}
+    assert len(set(of_heads.values())) == 3
+    assert ua.value_one == pytest.approx(of_heads["late-fusion"])
+
+
+def of_twenty(**changes: float) -> pd.DataFrame:
+    """A speaker an utterance: too many to enumerate. Of the first no class is known, of the last two no rating."""
+    truth = ["", *["hot", "cold"] * 9, "hot"]
+    rated = np.array([*range(1, 19), np.nan, np.nan])
+    table = pd.DataFrame(
+        {
+            "fold": "f",
+            "seed": 0,
+            "utterance_id": [f"u{n:02d}" for n in range(20)],
+            "speaker": [f"s{n}" for n in range(20)],
+            "truth": truth,
+            "prediction": [own or "hot" for own in truth],
+            "truth_valence": rated,
+            "prediction_valence": rated,
+        }
+    )
+    for name, value in changes.items():
+        table.loc[3, name] = value
+    return table
+
+
+def test_figures_are_of_what_is_known_and_p_of_as_many_swaps_as_were_asked_for() -> None:
+    """One is right about all, the other wrong: no swap of some makes as large a difference."""
+    right = of_twenty()
+    wrong = right.assign(prediction=right["truth"].map({"hot": "cold", "cold": "hot", "": "hot"}))
+    wrong["prediction_valence"] = 19 - wrong["prediction_valence"]
+    for asked, p in (({"num_permutations": 99}, 1 / 100), ({}, 1 / 10_000)):
+        ua, ccc = compare_heads(("a", right), ("b", wrong), **asked)
+        assert (ua.p, ccc.p) == (p, p)
+        assert (ua.value_one, ua.value_other, ua.utterances, ua.clusters) == (1.0, 0.0, 19, 19)
+        assert (ccc.value_one, ccc.utterances, ccc.clusters) == (1.0, 18, 18)
+        assert ccc.value_other == pytest.approx(-1.0)
+
+
+def test_whose_answers_are_no_numbers_is_named() -> None:
+    sound, odd = of_twenty(), of_twenty(prediction_valence=np.inf)
+    for one, other in ((sound, odd), (odd, sound)):
+        name = "one" if one is odd else "other"
+        with pytest.raises(ProtocolError, match=f"1 of the 18 answers of {name} that make its CCC of valence are no"):
+            compare_heads(("one", one), ("other", other))
+
+
+@pytest.mark.parametrize(("counts", "fewer"), [((9, 9, 9), False), ((9, 12, 9), True), ((9, 9, 12), True)])
+def test_a_pair_is_on_fewer_utterances_where_either_has_more(counts: tuple[int, int, int], fewer: bool) -> None:
+    one = Difference("a", "b", "UA", 0.5, 0.5, 1.0, 1.0, 6, "speaker", *counts)
+    assert one.is_on_fewer is fewer
 
 
 def change(folder: Path, edit, to: Path) -> Path:

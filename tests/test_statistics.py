@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mmser.statistics import (
     paired_concordance_test,
     paired_permutation_test,
 )
+from mmser.statistics.clusters import blocks
 
 CONFUSION_METRICS = [weighted_accuracy, unweighted_average_recall, macro_f1]
 
@@ -139,6 +141,44 @@ def test_permutation_test_of_equals_and_of_few_speakers() -> None:
     assert paired_permutation_test(weighted_accuracy, truth, a, b, num_permutations=99) == 1 / 100
 
 
+def test_differences_that_are_equal_but_for_rounding_are_ties() -> None:
+    """Recalls are halves, thirds and sixths: in fractions, 1280 of the 2048 assignments differ as much."""
+    truth = [0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+    a, b = [0, 2, 1, 1, 1, 1, 0, 0, 2, 0, 0], [1, 2, 1, 2, 1, 0, 2, 2, 2, 0, 1]
+
+    def ua(said: list[int]) -> Fraction:
+        return sum((Fraction(int(t == p), truth.count(t)) for t, p in zip(truth, said, strict=True)), Fraction()) / 3
+
+    hits = 0
+    for swap in itertools.product([False, True], repeat=11):
+        first, second = ([q if s else p for p, q, s in zip(x, y, swap, strict=True)] for x, y in ((a, b), (b, a)))
+        hits += abs(ua(first) - ua(second)) >= abs(ua(a) - ua(b))
+    assert hits == 1280
+    assert paired_permutation_test(unweighted_average_recall, truth, a, b) == hits / 2**11
+
+
+def test_up_to_fourteen_clusters_are_enumerated_and_more_are_sampled() -> None:
+    """Where a is right and b wrong about all, none but swapping nobody or everybody gives as large a difference."""
+    for num in (13, 14):
+        assert paired_permutation_test(weighted_accuracy, [1] * num, [1] * num, [0] * num) == 2 / 2**num
+    assert paired_permutation_test(weighted_accuracy, [1] * 15, [1] * 15, [0] * 15, num_permutations=9) == 1 / 10
+    default = paired_permutation_test(weighted_accuracy, [1] * 40, [1] * 40, [0] * 40)
+    assert default == 1 / 10_000
+    half = [0, 1] * 20
+    one, other = (
+        paired_permutation_test(weighted_accuracy, [1] * 40, [1] * 30 + [0] * 10, half, seed=s) for s in (0, 1)
+    )
+    assert one != other
+
+
+def test_draws_in_blocks_are_as_many_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmser.statistics.clusters._CELLS", 10)
+    assert list(blocks(11, 3)) == [3, 3, 3, 2]
+    assert list(blocks(3, 3)) == [3]
+    assert list(blocks(2, 11)) == [1, 1]
+    assert list(blocks(2, 10)) == [1, 1]
+
+
 def test_permutation_p_values_are_uniform_under_the_null() -> None:
     p_values = []
     for seed in range(200):
@@ -153,6 +193,7 @@ def test_permutation_p_values_are_uniform_under_the_null() -> None:
 def test_holm_is_rs_p_adjust() -> None:
     np.testing.assert_allclose(holm([0.01, 0.02, 0.03, 0.04]), [0.04, 0.06, 0.06, 0.06])
     np.testing.assert_allclose(holm([0.5, 0.001, 0.9]), [1.0, 0.003, 1.0])
+    assert holm([0.6, 0.7, 0.8]).tolist() == [1.0, 1.0, 1.0]
     assert holm([]).shape == (0,)
 
 
@@ -173,8 +214,15 @@ def test_holm_rejects_as_the_stepwise_rule_does() -> None:
     [
         (lambda: bootstrap_interval(weighted_accuracy, [1], [1], [1, 2]), r"have shapes \[\(1,\), \(1,\), \(2,\)\]"),
         (lambda: bootstrap_interval(weighted_accuracy, [1], [1], [1], level=95), "level is 95; expected a share"),
+        (lambda: bootstrap_interval(weighted_accuracy, [1], [1], [1], level=1.0), "level is 1.0; expected a share"),
+        (lambda: bootstrap_interval(weighted_accuracy, [1], [1], [1], level=0.0), "level is 0.0; expected a share"),
+        (lambda: bootstrap_interval(weighted_accuracy, [], [], None), r"have shapes \[\(0,\), \(0,\)\]"),
+        (lambda: bootstrap_interval(weighted_accuracy, [[1]], [[1]], None), r"have shapes \[\(1, 1\), \(1, 1\)\]"),
         (lambda: paired_permutation_test(weighted_accuracy, [1, 1], [1, 1], [1]), "expected the same"),
         (lambda: holm([0.5, 1.5]), "between 0 and 1"),
+        (lambda: holm([0.5, -0.5]), "between 0 and 1"),
+        (lambda: holm([0.5, np.nan]), "between 0 and 1"),
+        (lambda: holm([[0.5]]), "must be a list"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message: str) -> None:
@@ -199,6 +247,19 @@ def test_concordance_interval_is_the_bootstrap_of_the_mean_over_seeds() -> None:
     assert (found.clusters, found.unit) == (7, "speaker")
 
 
+def test_a_seed_of_which_nothing_is_drawn_has_no_say() -> None:
+    """Neither speaker is there under both seeds: of four draws two are of one of them alone."""
+    seeds, speakers = np.repeat([0, 1], 4), np.repeat(["ann", "bob"], 4)
+    truth = np.array([1.0, 2.0, 3.0, 4.0] * 2)
+    said = np.array([1.0, 3.0, 2.0, 4.0, 4.0, 1.0, 2.0, 3.0])
+    of_ann, of_bob = (concordance_correlation(truth[seeds == s], said[seeds == s]) for s in (0, 1))
+    found = concordance_interval(truth, said, speakers, seeds, level=0.9)
+    assert (found.low, found.high) == pytest.approx((of_bob, of_ann))
+    assert (found.clusters, found.unit) == (2, "speaker")
+    middle = concordance_interval(truth, said, speakers, seeds, level=0.2)
+    assert (middle.low, middle.high) == pytest.approx([(of_ann + of_bob) / 2] * 2)
+
+
 def test_a_small_scale_is_no_constant_and_what_is_no_number_has_no_interval() -> None:
     rng = np.random.default_rng(0)
     truth, speakers, seeds = rng.normal(size=40), list("abcd") * 10, np.zeros(40)
@@ -206,10 +267,16 @@ def test_a_small_scale_is_no_constant_and_what_is_no_number_has_no_interval() ->
     plain, small = (concordance_interval(scale * truth, scale * said, speakers, seeds) for scale in (1.0, 1e-7))
     assert (small.low, small.high) == pytest.approx((plain.low, plain.high), abs=1e-9)
     assert plain.high < 0.99
+    far = concordance_interval(truth + 1e6, said + 1e6, speakers, seeds)
+    assert (far.low, far.high) == pytest.approx((plain.low, plain.high), abs=1e-8)
     said[3] = np.nan
     assert np.isnan(concordance_interval(truth, said, speakers, seeds).low)
-    with pytest.raises(ValueError, match="no finite numbers"):
-        paired_concordance_test(truth, truth, said, speakers, seeds)
+    for three in ((said, truth, truth), (truth, said, truth), (truth, truth, said)):
+        with pytest.raises(ValueError, match="no finite numbers"):
+            paired_concordance_test(*three, speakers, seeds)
+    for three in ((truth, truth[:5], truth, seeds), (truth, truth, truth[:5], seeds), (truth, truth, truth, seeds[:5])):
+        with pytest.raises(ValueError, match="expected the same"):
+            paired_concordance_test(*three[:3], speakers, three[3])
 
 
 def test_concordance_intervals_of_constants() -> None:
@@ -239,3 +306,15 @@ def test_concordance_test_is_the_permutation_test_of_the_mean_over_seeds(num_spe
     constant = np.full(120, 3.0)
     by_hand = paired_permutation_test(mean_ccc, truth, one, constant, speakers, num_permutations=200)
     assert paired_concordance_test(truth, one, constant, speakers, seeds, num_permutations=200) == by_hand
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_speakers_who_said_the_same_tie_in_ccc_too(seed: int) -> None:
+    """Swapping one of such a pair is as swapping the other, but for the order in which sums are taken."""
+    rng = np.random.default_rng(seed)
+    truth, one, other = (np.tile(rng.normal(3, 1, 8), 2) for _ in range(3))
+    speakers = np.repeat(list("abcd"), 4)
+    expected = paired_permutation_test(concordance_correlation, truth, one, other, speakers)
+    assert paired_concordance_test(truth, one, other, speakers, np.zeros(16)) == expected
+    assert paired_concordance_test(truth, other, one, speakers, np.zeros(16)) == expected
+    assert expected >= 2 / 2**4

@@ -277,6 +277,14 @@ def test_schedules_are_torchs() -> None:
     np.testing.assert_array_equal(np.concatenate(pieces), rate_factors("cosine", 0.25, 0, 12, 12))
 
 
+def test_a_warm_up_takes_whole_steps_alone() -> None:
+    """0.3 of 11 steps are 3.3: three rise by thirds, and what falls begins at the fourth, over the other eight."""
+    assert rate_factors("linear", 0.3, 0, 11, 11).tolist() == [1 / 3, 2 / 3, 1, *(1 - step / 8 for step in range(8))]
+    assert rate_factors("linear", 0.19, 0, 5, 5).tolist() == [1 - step / 5 for step in range(5)]  # 0.95 of one: none
+    # one step, which rises to all of it; then there is no way down but the last
+    assert rate_factors("cosine", 0.5, 0, 3, 2).tolist() == [1.0, 1.0, 0.0]
+
+
 # what is refused
 
 

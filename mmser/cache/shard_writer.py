@@ -57,7 +57,8 @@ class ShardWriter:
         # "earliest" keeps headers identical from one version of HDF5 to the next, so that equal content is equal bytes
         self._file: h5py.File | None = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
         self._offsets: dict[str, NDArray[np.int64]] = {}
-        self._unwritten: dict[str, int] = {}
+        self._written: dict[str, list[tuple[int, int]]] = {}
+        """First row and past the last of every piece, by column."""
         self._file.attrs.update({"mmser_schema": SCHEMA, "stream": np.bytes_(stream), "shard": number})
         self._file.create_dataset("utterance_id", data=encode_text(utterance_ids))
         for source, values in digests.items():
@@ -71,7 +72,7 @@ class ShardWriter:
             for name, column in columns.items():
                 shape = column.shape(int(offsets[-1]))
                 self._file.create_dataset(f"{granularity}/{name}", shape, np.dtype(column.dtype), dcpl=plain_layout())
-                self._unwritten[f"{granularity}/{name}"] = int(offsets[-1])
+                self._written[f"{granularity}/{name}"] = []
         try:
             self._file.flush()
             reserve(self._temporary)
@@ -96,12 +97,15 @@ class ShardWriter:
             dataset[:, start : start + rows] = values
         else:
             dataset[start : start + rows] = values
-        self._unwritten[f"{granularity}/{column}"] -= rows
+        self._written[f"{granularity}/{column}"].append((start, start + rows))
 
     def commit(self) -> Path:
         """Digest, flush to the disk and give the shard its name; from here on it never changes."""
         assert self._file is not None
-        assert not any(self._unwritten.values()), self._unwritten
+        for name, pieces in self._written.items():
+            starts, ends = zip(*sorted(pieces), strict=True) if pieces else ((), ())
+            num_rows = int(self._offsets[name.split("/")[0]][-1])
+            assert (*starts, num_rows) == (0, *ends), f"{name}: not every row is written once: {sorted(pieces)}"
         self._file.flush()
         for name, place in places_of(self._file, self._temporary, f"{self._temporary}: ").items():
             self._file[name].attrs["sha256"] = np.bytes_(array_digest(map_place(self._temporary, place)))

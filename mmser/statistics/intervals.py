@@ -92,6 +92,7 @@ def concordance_interval(
     """:func:`bootstrap_interval` of the mean over groups (seeds) of the CCC within each.
 
     A cluster's sums of ratings, squares and products decide what it adds to a CCC, so a resample is a matrix product.
+    Groups of which a resample holds nothing are left out of its mean.
 
     Args:
         truth: ratings, shape (utterances,).
@@ -116,7 +117,9 @@ def concordance_interval(
     scores = []
     for n in blocks(num_resamples, num):
         times = _times_drawn(rng.integers(num, size=(n, num)), num)
-        scores.append(ccc_of_sums((times @ sums).reshape(n, len(names), -1)).mean(1))
+        drawn = (times @ sums).reshape(n, len(names), -1)
+        holds = drawn[..., 0] != 0  # a group of which nothing was drawn has no CCC
+        scores.append(np.where(holds, ccc_of_sums(drawn), 0.0).sum(1) / holds.sum(1))
     low, high = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), num, unit)
 
