@@ -33,6 +33,7 @@ EXPERIMENT = {
     "head": "coattention",
     "granularity": "word",
     "layer": "mix",
+    "text_layer": "-1",
     "task": "categorical",
     "protocol": "",
     "folds": "speaker",
@@ -113,9 +114,7 @@ def test_defaults_of_training() -> None:
 
 
 def test_defaults_of_an_experiment() -> None:
-    found = asdict(Experiment())
-    found.pop("text_layer")
-    assert found == EXPERIMENT
+    assert asdict(Experiment()) == EXPERIMENT
 
 
 def test_defaults_of_every_head() -> None:
