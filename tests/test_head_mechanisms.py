@@ -111,7 +111,7 @@ def test_mmer_cross_crosses_twice_gates_and_takes_the_maximum(feedforward: bool)
     def of_one(head, batch, b):
         found, options = [], head.options
         for name in WORDS:
-            cross = head.crosses[name]
+            cross = head.pairs[name]
             speech = projected(cross.speech_input, batch.speech[name], b)
             text = projected(cross.text_input, batch.text, b)
             heard = ask(cross.text_asks_speech, text, speech, options)

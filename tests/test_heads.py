@@ -390,7 +390,7 @@ ATTENTIONS = {
     "cls-coattention": ({}, "", ("speech_asks.{}", "text_asks.{}"), 1),
     "bayesian-coattention": ({}, "pairs.{}", ("speech", "text"), 1),
     "crossmodal-transformer": ({"blocks": 2}, "", ("speech.{}.blocks.{}", "text.{}.blocks.{}"), 2),
-    "mmer-cross": ({}, "crosses.{}", ("speech_asks_text", "text_asks_speech"), 1),
+    "mmer-cross": ({}, "pairs.{}", ("speech_asks_text", "text_asks_speech"), 1),
 }
 """By kind: options, where its blocks are, those that ask each way, and how many there are of each."""
 
@@ -405,7 +405,7 @@ def attentions_by_hand(kind: str) -> dict[str, str]:
         for way, own in zip(WAYS, inner, strict=True)
     }
     if kind == "mmer-cross":
-        back = {f"{name}.1.text_to_speech": f"crosses.{name}.text_asks_answers.attention" for name in ("word", "phone")}
+        back = {f"{name}.1.text_to_speech": f"pairs.{name}.text_asks_answers.attention" for name in ("word", "phone")}
         named = {name: own for one in ("word", "phone") for name, own in (named | back).items() if name.startswith(one)}
     return named
 

@@ -47,8 +47,7 @@ class AlignedWords(Head):
     """
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: AlignedWordsOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text_input = StreamInput("text", inputs.text_dim, inputs.text_layers)
         self.speech_inputs = nn.ModuleDict(
             {name: StreamInput(name, inputs.speech_dim, inputs.speech_layers) for name in inputs.granularities}
@@ -63,10 +62,6 @@ class AlignedWords(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(self.pool.out_dim, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees (B, classify.in_features)."""

@@ -38,8 +38,7 @@ class AttentionPool(Head):
     """
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: AttentionPoolOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         names = (*inputs.granularities, "text")
         self.streams = nn.ModuleDict(
             {name: Projected(name, inputs, options.width, options.positions) for name in names}
@@ -49,10 +48,6 @@ class AttentionPool(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(options.width, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees (B, width)."""

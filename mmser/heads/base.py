@@ -1,4 +1,4 @@
-"""What every head can do besides ``forward``: say where it looked, be saved, and come back."""
+"""What all heads have in common: a last layer, to say where they looked, to be saved, and to come back."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 from mmser.errors import MmserError
 from mmser.heads.batch import Batch, Inputs
+from mmser.heads.dropout import KeyedDropout
 
 _OF_THE_MIXIN = ("push_to_hub", "config", "repo_id", "model_card_kwargs", "token")
 """What the hub mixin's ``save_pretrained`` takes by name: no facts about a head, and ``token`` is a secret."""
 
 
 class Head(nn.Module):
-    """Base of all heads: loads and saves itself by the names of Hugging Face's hub mixin, in files of the same names.
+    """Base of all heads: a linear layer on features, which loads and saves itself as Hugging Face's hub mixin does.
 
-    A folder holds ``config.json`` and ``model.safetensors``; nothing is unpickled, and no code comes with it.
-    (``PyTorchModelHubMixin`` itself falls back to pickled weights where there are no others.) Unlike the mixin's,
-    ``save_pretrained`` pushes nothing to the hub: ``mmser hub push`` does.
+    Methods and files have the mixin's names. A folder holds ``config.json`` and ``model.safetensors``; nothing is
+    unpickled, and no code comes with it. (``PyTorchModelHubMixin`` itself falls back to pickled weights where there are
+    no others.) Unlike the mixin's, ``save_pretrained`` pushes nothing to the hub: ``mmser hub push`` does.
     """
 
     inputs: Inputs
@@ -33,6 +34,22 @@ class Head(nn.Module):
     that means may stand for sequences of speech and text."""
     summary_asks: bool = False
     """Whether in its attention between streams one vector asks that stands for a whole stream."""
+
+    dropout: KeyedDropout
+    classify: nn.Linear
+
+    def __init__(self, inputs: Inputs, num_outputs: int, options: Any) -> None:
+        """Of a subclass: then its layers, ``dropout``, ``classify``, and ``number_dropouts(self)`` at the end."""
+        super().__init__()
+        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (B, num_outputs): one linear layer on what :meth:`features` finds, after dropout."""
+        return self.classify(self.dropout(self.features(batch), batch.key))
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the last layer sees (B, classify.in_features); every head has its own."""
+        raise NotImplementedError
 
     def attentions(self) -> dict[str, str]:
         """Paths of each :class:`~mmser.heads.attention.Attention` between speech and text; empty where there is none.

@@ -49,8 +49,7 @@ class ClsCoAttention(Head):
     summary_asks = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: ClsCoAttentionOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text_input = Projected("text", inputs, options.width)
         self.text_summary = Pool(options.width, options.summary)
         self.speech_inputs, self.speech_summaries = nn.ModuleDict(), nn.ModuleDict()
@@ -63,10 +62,6 @@ class ClsCoAttention(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(2 * len(inputs.granularities) * options.width, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: two vectors a granularity, (B, classify.in_features)."""

@@ -104,10 +104,9 @@ class Cnn14(Head):
     stacks = False
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: Cnn14Options) -> None:
-        super().__init__()
+        super().__init__(inputs, num_outputs, options)
         if inputs.mel_dim < LEAST_FRAMES:
             raise ProtocolError(f"CNN14 halves the mel bins five times: expected at least 32, found {inputs.mel_dim}")
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
         channels = [round(options.width_multiplier * number) for number in CHANNELS]
         self.norm = MaskedBatchNorm(inputs.mel_dim)
         self.blocks = nn.ModuleList(
@@ -127,10 +126,6 @@ class Cnn14(Head):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: the embedding, (B, classify.in_features)."""

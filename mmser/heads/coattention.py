@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from mmser.checks import check_choice
 from mmser.errors import ProtocolError
 from mmser.heads.attention import WAYS, Block, Projected, check_attention
-from mmser.heads.base import Head
-from mmser.heads.batch import Batch, Inputs, Sequence
-from mmser.heads.dropout import KeyedDropout, number_dropouts
+from mmser.heads.batch import Inputs, Sequence
 from mmser.heads.layers import Pool, last_state
+from mmser.heads.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -113,29 +112,10 @@ class Pair(nn.Module):
         return torch.cat([self.speech_pool(speech), self.text_pool(text)], -1)
 
 
-class CoAttention(Head):
+class CoAttention(Pairs):
     """Speech and text ask each other. Several granularities: one pair each, concatenated before the last layer."""
 
-    flat = True
-
-    def __init__(self, inputs: Inputs, num_outputs: int, options: CoAttentionOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        pairs = {name: Pair(name, inputs, options) for name in inputs.granularities}
-        self.pairs = nn.ModuleDict(pairs)
-        self.dropout = KeyedDropout(options.dropout)
-        self.classify = nn.Linear(sum(pair.out_dim for pair in pairs.values()), num_outputs)
-        number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
-
-    def features(self, batch: Batch) -> Tensor:
-        """What the last layer sees: both streams of every granularity pooled, (B, classify.in_features)."""
-        assert batch.text is not None, "co-attention needs text in the batch"
-        found = [pair(batch.speech[name], batch.text, batch.key) for name, pair in self.pairs.items()]
-        return torch.cat(found, -1)
+    pair = Pair
 
     def attentions(self) -> dict[str, str]:
         """Both ways in each block; where only the last state asks, its weights are a row."""

@@ -116,8 +116,7 @@ class ConditionedStates(Head):
     """Convolutions over layer states, told what was said; several granularities: one stack each, concatenated."""
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: ConditionedStatesOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
         self.stacks_of = nn.ModuleDict({name: Stack(name, inputs, options) for name in inputs.granularities})
         dim = options.width * len(inputs.granularities)
@@ -126,10 +125,6 @@ class ConditionedStates(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(dim, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees, (B, classify.in_features)."""

@@ -89,8 +89,7 @@ class CrossmodalTransformer(Head):
     flat = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: CrossmodalTransformerOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text_input = Projected("text", inputs, options.width, options.positions)
         self.speech_inputs, self.speech, self.text = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         dim = 0
@@ -101,10 +100,6 @@ class CrossmodalTransformer(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(dim, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: both streams of every granularity pooled, (B, classify.in_features)."""

@@ -39,8 +39,7 @@ class Film(Head):
     """
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: FilmOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
         self.speech, self.films, pools = nn.ModuleDict(), nn.ModuleDict(), {}
         for name in inputs.granularities:
@@ -51,10 +50,6 @@ class Film(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(sum(pool.out_dim for pool in pools.values()), num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: modulated speech, pooled, (B, classify.in_features)."""

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mmser.heads.attention import Block, Projected, check_attention
-from mmser.heads.base import Head
-from mmser.heads.batch import Batch, Inputs, Sequence
-from mmser.heads.dropout import KeyedDropout, number_dropouts
+from mmser.heads.batch import Inputs, Sequence
 from mmser.heads.flat import padded
 from mmser.heads.layers import masked_max, masked_mean
+from mmser.heads.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -62,32 +61,13 @@ class Cross(nn.Module):
         return torch.cat([crossed, masked_mean(padded(speech).values, speech.mask)], -1)
 
 
-class MmerCross(Head):
+class MmerCross(Pairs):
     """Text asks speech, speech asks text, text asks those answers; gate, maximum over tokens, and pooled speech [S].
 
     The gate is a sigmoid of both crossings and scales the second [D]; pooled speech is its mean [D].
     """
 
-    flat = True
-
-    def __init__(self, inputs: Inputs, num_outputs: int, options: MmerCrossOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
-        crosses = {name: Cross(name, inputs, options) for name in inputs.granularities}
-        self.crosses = nn.ModuleDict(crosses)
-        self.dropout = KeyedDropout(options.dropout)
-        self.classify = nn.Linear(sum(cross.out_dim for cross in crosses.values()), num_outputs)
-        number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
-
-    def features(self, batch: Batch) -> Tensor:
-        """What the last layer sees: 3 * width a granularity, (B, classify.in_features)."""
-        assert batch.text is not None, "mmer-cross needs text in the batch"
-        found = [cross(batch.speech[name], batch.text, batch.key) for name, cross in self.crosses.items()]
-        return torch.cat(found, -1)
+    pair = Cross
 
     def attentions(self) -> dict[str, str]:
         """Both ways, and where text looked among the answers that speech got (``1.text_to_speech``)."""
@@ -97,7 +77,7 @@ class MmerCross(Head):
             "1.text_to_speech": "text_asks_answers",
         }
         return {
-            f"{name}.{where}": f"crosses.{name}.{block}.attention"
-            for name in self.crosses
+            f"{name}.{where}": f"pairs.{name}.{block}.attention"
+            for name in self.pairs
             for where, block in asking.items()
         }

@@ -64,8 +64,7 @@ class MixtureOfExperts(Head):
     pools_first = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: MixtureOfExpertsOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         apart = options.layers == "experts" and inputs.speech_layers > 1
         self.speech = nn.ModuleDict(
             {
@@ -96,10 +95,6 @@ class MixtureOfExperts(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(width, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees: the experts' answers under the gate, (B, width)."""

@@ -41,8 +41,7 @@ class SpeechProbe(Head):
     pools_first = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: SpeechProbeOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         streams = {
             name: PooledStream(name, inputs.speech_dim, inputs.speech_layers, options.pooling)
             for name in inputs.granularities
@@ -58,7 +57,7 @@ class SpeechProbe(Head):
         """Outputs (B, num_outputs)."""
         if self.options.pooling == "mean" and (batch.key is None or not self.options.dropout):
             return self._as_one_product(batch)
-        return self.classify(self.dropout(self.features(batch), batch.key))
+        return super().forward(batch)
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees (B, classify.in_features)."""

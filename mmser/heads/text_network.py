@@ -39,8 +39,7 @@ class TextNetwork(Head):
     pools_first = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextNetworkOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
         dims = [inputs.text_dim] + [options.hidden] * options.hidden_layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
@@ -48,10 +47,6 @@ class TextNetwork(Head):
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(options.hidden, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees, before its dropout: (B, classify.in_features)."""

@@ -34,18 +34,13 @@ class TextProbe(Head):
     pools_first = True
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: TextProbeOptions) -> None:
-        super().__init__()
-        self.inputs, self.num_outputs, self.options = inputs, num_outputs, options
+        super().__init__(inputs, num_outputs, options)
         self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, options.pooling)
         dim = self.text.out_dim
         self.project = nn.Linear(dim, options.hidden) if options.hidden else None
         self.dropout = KeyedDropout(options.dropout)
         self.classify = nn.Linear(options.hidden or dim, num_outputs)
         number_dropouts(self)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Outputs (B, num_outputs)."""
-        return self.classify(self.dropout(self.features(batch), batch.key))
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees (B, classify.in_features)."""
