@@ -21,6 +21,7 @@ from mmser.commands import (
     heads,
     pool,
     predict,
+    protocols,
     publish,
     report,
     runs,
@@ -81,6 +82,7 @@ def main() -> None:
     mmser doctor emodb.csv                        is anything wrong with it?
     mmser extract emodb.csv --cache cache/emodb   encoders run once
     mmser heads                                   what can be trained on it?
+    mmser protocols list                          and who is train, dev and test?
     mmser train-head cache/emodb --head ...       heads train on the cache, as often as you like
     mmser ablate cache/emodb grid.toml            a table of them, from a file
     mmser runs compare runs/emodb/...             is one better than another?
@@ -98,6 +100,7 @@ for command in (
     extract.extract,
     pool.pool,
     heads.heads,
+    protocols.protocols,
     train.train_head,
     ablate.ablate,
     runs.runs,

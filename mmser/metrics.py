@@ -1,5 +1,6 @@
 """How good predictions are: pure functions of ``truth`` and ``prediction``, in that order."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,6 +175,23 @@ def expected_calibration_error(truth: ArrayLike, posteriors: ArrayLike, *, num_b
     bins = np.digitize(confidence, np.linspace(0.0, 1.0, num_bins + 1)[1:-1], right=True)
     # |accuracy - confidence| * size of the bin is the absolute sum of its gaps
     return float(np.abs(np.bincount(bins, weights=gap, minlength=num_bins)).sum() / len(t))
+
+
+def digits(value: float | None, *, none: str = "–", signed: bool = False) -> str:
+    """A figure as every table has it: three digits, and no minus before zero.
+
+    Args:
+        value: the figure.
+        none: what stands for one that is not there, or no finite number.
+        signed: as a difference, with its sign: plus too.
+
+    >>> digits(0.5), digits(None), digits(float("nan"), none="-"), digits(-0.0003), digits(-0.0003, signed=True)
+    ('0.500', '–', '-', '0.000', '+0.000')
+    """
+    if value is None or not math.isfinite(value):
+        return none
+    rounded = round(float(value), 3) + 0.0  # -0.0 + 0.0 is 0.0
+    return f"{rounded:+.3f}" if signed else f"{rounded:.3f}"
 
 
 def _diagonal(confusion: NDArray[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,6 +137,19 @@ def counted(counts: Mapping[str, int]) -> str:
     '3 no label, 1 no word states'
     """
     return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def headed(title: str, *paragraphs: str) -> str:
+    """A title, and below it text, indented.
+
+    >>> print(headed("superb", "each session is test once", "4 classes"))
+    superb
+        each session is test once
+        4 classes
+    """
+    indent = " " * 4
+    fill = textwrap.TextWrapper(100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False).fill
+    return "\n".join([title, *map(fill, paragraphs)])
 
 
 def one_line(text: str) -> str:

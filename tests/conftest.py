@@ -1,6 +1,11 @@
 """Fixtures that every test may use."""
 
 import os
+
+# Tests compute on matrices so small that most of it would be a thread's busy wait for the others, and where another
+# process wants the core too, each such wait lasts that one's turn. Read once, when torch is loaded; no figure changes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

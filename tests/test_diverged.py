@@ -140,6 +140,30 @@ def test_figures_of_runs_that_diverged_are_those_before_and_the_oracles_too(
     assert "never trained" not in mmser("runs", "list", tmp_path / "untrained").stdout  # it had epochs, if of no use
 
 
+def test_a_script_sees_that_nothing_could_be_trained(cache: Path, tmp_path: Path) -> None:
+    """Everything is written all the same; one trained head is enough for a table."""
+    out = tmp_path / "run"
+    words = ("train-head", cache, "--head", "coattention", "--set", "width=4", "--set", "heads=2", "--epochs", 1)
+    wild = mmser(*words, "--learning-rate", 1e30, "--out", out, "--json")
+    assert wild.exit_code == 1
+    assert json.loads(wild.stdout) == {"folder": str(out), **json.loads((out / "summary.json").read_text())}
+    (said,) = [line for line in wild.stderr.splitlines() if line.startswith("Error: ")]
+    assert said.startswith("Error: nothing could be trained: all runs diverged before their first epoch was over")
+    assert (pd.read_csv(out / "results.csv")["best_epoch"] == 0).all()
+    head, *_ = sorted(out.glob("heads/*/config.json"))
+    head.write_text(json.dumps({**json.loads(head.read_text()), "best_epoch": 1, "dev_score": 0.5}))
+    partly = mmser(*words, "--learning-rate", 1e30, "--out", out)
+    assert (partly.exit_code, partly.stderr) == (0, "")
+    assert "6 of 6 runs of coattention diverged" in partly.stdout
+    assert "; 5 never had one" in partly.stdout
+    fused = mmser(
+        *("train-head", cache, "--head", "late-fusion", "--members", "coattention@word,coattention@utterance"),
+        *("--set", "width=4", "--set", "heads=2", "--epochs", 1, "--learning-rate", 1e30, "--out", tmp_path / "fused"),
+    )
+    assert "Error: nothing could be trained" in fused.stderr
+    assert fused.exit_code == 1
+
+
 @pytest.mark.parametrize("rule", ["mean", "dev-weighted", "svm", "logistic", "concat"])
 def test_a_fusion_of_members_that_diverged_is_made_from_their_last_finite_epoch(
     cache: Path, tmp_path: Path, rule: str

@@ -188,6 +188,20 @@ def test_a_layer_that_dev_did_not_choose_has_no_figure_of_its_own(tmp_path: Path
         write_repository(head, "me/head", tmp_path / "again")
 
 
+def test_no_figure_of_a_card_is_minus_zero(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    for line in summary["lines"]:
+        line["ua"] = line["interval"]["low"] = line["interval"]["high"] = -1e-6
+    (folder / "summary.json").write_text(json.dumps(summary))
+    table = pd.read_csv(folder / "results.csv")
+    table.assign(ua=-1e-6).to_csv(folder / "results.csv", index=False)
+    write_repository(folder / "heads" / NAME, "me/head", tmp_path / "made")
+    text = (tmp_path / "made" / "README.md").read_text()
+    assert "of this very head" in text
+    assert "-0.0" not in text
+
+
 def test_a_head_without_a_figure_is_not_said_to_have_lost_to_another(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     table = pd.read_csv(folder / "results.csv")

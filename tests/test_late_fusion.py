@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from small_cache import LABELS, SPEAKERS, TEXT, edit_manifest, make_rows, num_words, toy_states, write_cache
+from small_corpus import mmser
 
 from mmser.cache import Cache, Column, StreamWriter
 from mmser.errors import MmserError, ProtocolError
@@ -87,6 +88,19 @@ def test_what_is_fitted_is_fitted_on_dev_and_opened_on_test(cache: Path, tmp_pat
         for fusion in (kept, fit_fusion(rule, of_dev, truth, "here")):
             own = found.loc[[(speaker, uid) for uid in test]]
             np.testing.assert_allclose(own, fusion(of_test), atol=1e-3 if rule == "svm" else 1e-4)
+    check_calibration(tmp_path / "run", told=rule != "svm")
+
+
+def check_calibration(folder: Path, *, told: bool) -> None:
+    """Members have an ECE, and the fusion only where it gives probabilities: in both tables and as it is printed."""
+    members = dict.fromkeys(FUSION.members, True)
+    stored = json.loads((folder / "summary.json").read_text())["lines"]
+    assert {line["head"]: line["ece"] is not None for line in stored} == {**members, "late-fusion": told}
+    by_head = pd.read_csv(folder / "results.csv").groupby("head")["ece"]
+    assert by_head.count().to_dict() == {**dict.fromkeys(members, 6), "late-fusion": 6 * told}
+    shown = mmser("runs", "show", folder).stdout.splitlines()[-1]
+    assert shown.startswith("late-fusion: recall of ")
+    assert shown.endswith("; ECE -") != told
 
 
 def test_concat_is_a_linear_layer_on_what_the_members_see(cache: Path, tmp_path: Path) -> None:

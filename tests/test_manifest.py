@@ -168,6 +168,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: bytes, name: str, messa
         read_manifest(written(tmp_path, content, name))
 
 
+def test_a_whole_number_that_is_too_large_is_named() -> None:
+    with pytest.raises(ManifestError, match=r"'end_s', row 0: found 10+, expected a number such as 2\.5, or nothing"):
+        made(utterance_id=["a"], end_s=pd.Series([10**400], dtype=object))
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"none\.csv' is not there; expected a file"):
         read_manifest(tmp_path / "none.csv")

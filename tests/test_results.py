@@ -83,6 +83,18 @@ def test_a_line_is_over_all_folds_together() -> None:
         assert np.array_equal(line.confusion, counted)
 
 
+def test_what_is_no_probability_has_no_calibration_error() -> None:
+    """And all other figures, which need the order alone."""
+    some = outcomes(("one",))
+    shares = [replace(one, are_probabilities=False) for one in some]
+    (line,), (other,) = (summarise(own, TRUTH, SPEAKERS, IDS) for own in (some, shares))
+    assert math.isnan(other.ece)
+    assert replace(other, ece=line.ece) == line
+    table = folds_table(shares, TRUTH)
+    assert table["ece"].isna().all()
+    pd.testing.assert_frame_equal(table.drop(columns="ece"), folds_table(some, TRUTH).drop(columns="ece"))
+
+
 def brute_force(speakers: list[str], line: Line) -> tuple[float, float]:
     """Ends of the interval, each resample put together utterance by utterance."""
     own = predictions(speakers)

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from small_cache import LABELS, make_rows, write_cache
 from test_cli_train import mmser
 from test_train_head import FUSION, PROBE, predictions
 
+from mmser.api import Runs
 from mmser.errors import ProtocolError
 from mmser.heads import Head
 from mmser.metrics import concordance_correlation, unweighted_average_recall
 from mmser.report.read import read_study
 from mmser.statistics import holm
 from mmser.train.compare import Difference, compare, compare_heads
+from mmser.train.folder import as_json
 from mmser.train.run import train_head
 from mmser.train.runs import find_runs
 
@@ -67,6 +69,29 @@ def test_a_run_is_shown_as_it_was_printed(runs: Path) -> None:
     broken = mmser("runs", "show", runs / "begun")
     assert broken.exit_code == 1
     assert "summary.json: no such file; expected the folder of a finished mmser train-head" in broken.stderr
+
+
+def test_no_minus_stands_before_zero(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(stored: dict) -> None:
+        line = stored["rating_lines"][0]
+        line.update(ccc=-0.0003, ccc_of_folds=-0.0, interval={**line["interval"], "low": -0.12, "high": -0.0004})
+
+    folder = edited(runs / "layer-9", tmp_path / "run", "summary.json", small)
+    listed, shown = (mmser("runs", name, folder).stdout for name in ("list", "show"))
+    assert listed.rstrip().endswith("CCC of valence 0.000")
+    assert any(line.split()[2:7] == ["0.000", "-0.120", "to", "0.000", "0.000"] for line in shown.splitlines())
+    leaking = replace(Runs(folder).rating_lines[0], ccc=-0.0002)
+    (folder / "oracle.json").write_text(json.dumps(as_json({"lines": [], "rating_lines": [asdict(leaking)]})))
+    edited(folder, tmp_path / "leaks", "config.json", lambda own: own["experiment"].update(report_oracle=True))
+    leak = "Oracle, LEAKS (epoch chosen on the test part): speech-probe, CCC of valence 0.000 (+0.000)"
+    assert leak in mmser("runs", "show", tmp_path / "leaks").stdout.splitlines()
+    notebook = Runs(tmp_path / "leaks")
+    assert leak in notebook.remarks()
+    assert "-0.000" not in notebook._repr_html_()
+    (one,) = compare([runs / "fusion"])[:1]
+    equal = replace(one, value_one=-0.0004, value_other=-0.0001)
+    monkeypatch.setattr("mmser.train.compare.compare", lambda _: [equal])
+    assert " 0.000 - 0.000      +0.000 " in mmser("runs", "compare", runs / "fusion").stdout
 
 
 def shown_fields(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from mmser.ablate.grid import Cell, Grid
 from mmser.ablate.plan import Plan
 from mmser.devices import is_out_of_memory
 from mmser.errors import MmserError, ProtocolError
+from mmser.metrics import digits
 from mmser.train.folder import locked
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 from mmser.train.run import train_heads
@@ -150,8 +151,8 @@ class _Count:
 
 def _figures(folder: Path, cell: Cell) -> str:
     lines, rating_lines = _lines(folder, [cell])
-    rated = [f"CCC of {own.dimension} {own.ccc:.3f}" for own in rating_lines]
-    return ", ".join([*(f"UA {line.ua:.3f}" for line in lines), *rated])
+    rated = [f"CCC of {own.dimension} {digits(own.ccc)}" for own in rating_lines]
+    return ", ".join([*(f"UA {digits(line.ua)}" for line in lines), *rated])
 
 
 def _say_notes(folder: Path, cell: Cell, noted: set[str], say: Callable[[str], Any]) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mmser.api.figures import confusion_figure, layers_figure
 from mmser.heads import Head
+from mmser.metrics import digits
 from mmser.show import counted
 from mmser.train.compare import compare as compare_folders
 from mmser.train.predictions import read_predictions
@@ -73,7 +74,8 @@ class Runs:
             *(f"Note: {note}" for note in self.notes),
             *(f"{words}: {counted(own)}" for words, own in counts if own),
             *(
-                f"Oracle, LEAKS (epoch chosen on the test part): {head}, {figure} {value:.3f} ({difference:+.3f})"
+                f"Oracle, LEAKS (epoch chosen on the test part): {head}, {figure} {digits(value, none='-')} "
+                f"({digits(difference, none='-', signed=True)})"
                 for head, figure, value, difference in self.oracle.itertuples(index=False)
             ),
         ]
@@ -129,7 +131,7 @@ class Runs:
 
     def _repr_html_(self) -> str:
         """The table, and what has to be known beside it, for a notebook."""
-        table = self.summary().to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", na_rep="")
+        table = self.summary().to_html(index=False, border=0, float_format=digits, na_rep="")
         told = [*self.remarks(), f"{self._summary['num_utterances']} utterances, {self.folder}"]
         return table + "".join(f"<p>{html.escape(line)}</p>" for line in told)
 

@@ -2,7 +2,6 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -51,19 +50,17 @@ def heads(head: str | None, output: Output) -> None:
 
 
 def _show_all(told: list[dict[str, Any]], output: Output) -> None:
+    from mmser.show import headed
+
     for one in told:
-        click.echo(_wrapped(f"{one['head']} ({', '.join(one['reads'])})", one["about"]))
+        click.echo(headed(f"{one['head']} ({', '.join(one['reads'])})", one["about"]))
     output.say("\nlate-fusion combines them (--members, --fusion). The options of one: mmser heads HEAD")
 
 
 def _show(one: Mapping[str, Any], output: Output) -> None:
-    click.echo(_wrapped(f"{one['head']} ({', '.join(one['reads'])})", f"{one['about']} {one['source']}"))
+    from mmser.show import headed
+
+    click.echo(headed(f"{one['head']} ({', '.join(one['reads'])})", f"{one['about']} {one['source']}"))
     for option in one["options"]:
-        click.echo(_wrapped(f"--set {option['name']}={option['default']}", option["about"]))
+        click.echo(headed(f"--set {option['name']}={option['default']}", option["about"]))
     output.say(f"\n{_MARKS}")
-
-
-def _wrapped(title: str, text: str) -> str:
-    """A title, and below it the text, indented."""
-    told = textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
-    return f"{title}\n{told}"

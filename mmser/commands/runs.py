@@ -87,10 +87,12 @@ def _state(run: dict[str, Any]) -> str:
 
 
 def _figure(summary: dict[str, Any]) -> str:
-    found = [f"UA {_number(line['ua'])}" for line in summary["lines"][-1:]]
+    from mmser.commands.tables import number
+
+    found = [f"UA {number(line['ua'])}" for line in summary["lines"][-1:]]
     last = summary["rating_lines"][-1]["head"] if summary["rating_lines"] else ""
     rated = [line for line in summary["rating_lines"] if line["head"] == last]
-    return ", ".join([*found, *(f"CCC of {one['dimension']} {_number(one['ccc'])}" for one in rated)])
+    return ", ".join([*found, *(f"CCC of {one['dimension']} {number(one['ccc'])}" for one in rated)])
 
 
 @runs.command()
@@ -117,7 +119,7 @@ def show(folder: Path, output: Output) -> None:
 
 
 def _show_run(experiment: dict[str, Any], command: str, summary: dict[str, Any], output: Output) -> None:
-    from mmser.commands.tables import print_lines, print_oracle, recalls
+    from mmser.commands.tables import number, print_lines, print_oracle, recalls
     from mmser.show import counted, one_line
 
     unread = _unread(experiment)
@@ -136,8 +138,8 @@ def _show_run(experiment: dict[str, Any], command: str, summary: dict[str, Any],
         print_oracle(lines, _lines(summary["oracle"]))
     for line in summary["lines"]:
         found = recalls(summary["labels"], line["confusion"])
-        each = ", ".join(f"{one_line(name)} {value:.3f}" for name, value in found.items())
-        click.echo(f"{line['head']}: recall of {each}; ECE {_number(line['ece'])}")
+        each = ", ".join(f"{one_line(name)} {number(value)}" for name, value in found.items())
+        click.echo(f"{line['head']}: recall of {each}; ECE {number(line['ece'])}")
 
 
 def _unread(experiment: dict[str, Any]) -> set[str]:
@@ -157,11 +159,6 @@ def _lines(stored: dict[str, Any]) -> "Lines":
     from mmser.train.results import line_of, rating_line_of
 
     return [line_of(own) for own in stored["lines"]], [rating_line_of(own) for own in stored["rating_lines"]]
-
-
-def _number(value: float | None) -> str:
-    """A figure, or what stands for one that is no number."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 @runs.command()
@@ -186,6 +183,7 @@ def compare(folders: tuple[Path, ...], output: Output) -> None:
 
 
 def _show_differences(found: Sequence["Difference"], output: Output) -> None:
+    from mmser.commands.tables import number
     from mmser.show import print_table
 
     unlike = any(one.is_on_fewer for one in found)
@@ -194,8 +192,8 @@ def _show_differences(found: Sequence["Difference"], output: Output) -> None:
             f"{one.one} - {one.other}",
             one.figure,
             *((f"{one.utterances} of {one.utterances_one} and {one.utterances_other}",) if unlike else ()),
-            f"{one.value_one:.3f} - {one.value_other:.3f}",
-            f"{one.value_one - one.value_other:+.3f}",
+            f"{number(one.value_one)} - {number(one.value_other)}",
+            number(one.value_one - one.value_other, signed=True),
             f"{one.p:.4f}",
             f"{one.p_holm:.4f}",
         )

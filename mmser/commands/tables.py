@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmser.metrics import digits
 from mmser.show import counted, print_table
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def print_lines(lines: Sequence["Line"], rating_lines: Sequence["RatingLine"]) -
             [
                 (
                     line.head,
-                    f"{line.ua:.3f}",
-                    f"{line.interval.low:.3f} to {line.interval.high:.3f}",
-                    f"{line.wa:.3f}",
-                    f"{line.macro_f1:.3f}",
-                    f"{line.ua_of_folds:.3f}",
+                    number(line.ua),
+                    f"{number(line.interval.low)} to {number(line.interval.high)}",
+                    number(line.wa),
+                    number(line.macro_f1),
+                    number(line.ua_of_folds),
                     str(line.num_runs),
                 )
                 for line in lines
@@ -75,9 +76,9 @@ def print_lines(lines: Sequence["Line"], rating_lines: Sequence["RatingLine"]) -
                 (
                     line.head,
                     line.dimension,
-                    f"{line.ccc:.3f}",
-                    f"{line.interval.low:.3f} to {line.interval.high:.3f}",
-                    f"{line.ccc_of_folds:.3f}",
+                    number(line.ccc),
+                    f"{number(line.interval.low)} to {number(line.interval.high)}",
+                    number(line.ccc_of_folds),
                     str(line.num_utterances),
                     str(line.num_runs),
                 )
@@ -86,13 +87,19 @@ def print_lines(lines: Sequence["Line"], rating_lines: Sequence["RatingLine"]) -
         )
 
 
+def number(value: float | None, *, signed: bool = False) -> str:
+    """A figure (:func:`mmser.metrics.digits`), or what stands for one that is no number."""
+    return digits(value, none="-", signed=signed)
+
+
 def print_oracle(honest_lines: "Lines", oracle_lines: "Lines") -> None:
     """What choosing the epoch on the test part would have given, beside what choosing it on dev gave."""
     kinds = zip(honest_lines, oracle_lines, strict=True)
     pairs: list[tuple[Any, Any]] = [pair for kind in kinds for pair in zip(*kind, strict=False)]
     for honest, leaking in pairs:
         name, was, is_ = _figure(honest), _value(honest), _value(leaking)
-        click.echo(f"Oracle, LEAKS (epoch chosen on the test part): {name} {is_:.3f} ({is_ - was:+.3f})")
+        told = f"{name} {number(is_)} ({number(is_ - was, signed=True)})"
+        click.echo(f"Oracle, LEAKS (epoch chosen on the test part): {told}")
 
 
 def _figure(line: Any) -> str:

@@ -24,7 +24,8 @@ def train_head(cache_path: Path, out: Path | None, tensorboard: bool, output: Ou
     """Train a head on a CACHE over all folds and seeds, test it once, and print a table.
 
     The epoch is chosen on the dev part (the next value of the fold column, unless --dev says otherwise), and so is the
-    setting where several are tried; no speaker is in two parts. Run again, only what is missing is trained.
+    setting where several are tried; no speaker is in two parts. Run again, only what is missing is trained. Where all
+    runs diverge before their first epoch is over, the figures are written, but the exit code is 1.
 
     \b
     mmser train-head cache/iemocap --head coattention --granularity word --folds session --seeds 5
@@ -33,6 +34,7 @@ def train_head(cache_path: Path, out: Path | None, tensorboard: bool, output: Ou
     mmser train-head cache/podcast --protocol msp-podcast --task dimensional
     """
     from mmser.commands.tables import show_training, training_json
+    from mmser.errors import MmserError
     from mmser.train.run import train_head as run
     from mmser.train.tensorboard import FOLDER, check_installed
 
@@ -47,3 +49,8 @@ def train_head(cache_path: Path, out: Path | None, tensorboard: bool, output: Ou
     output.give(training_json(result), lambda: show_training(result, say=output.say))
     if tensorboard:
         output.say(f"To look at: tensorboard --logdir {folder / FOLDER}")
+    if result.nothing_trained:
+        raise MmserError(
+            f"nothing could be trained: all runs diverged before their first epoch was over, and what {folder} says is "
+            "of heads as they were before training. Try a lower --learning-rate and another --out"
+        )

@@ -6,6 +6,7 @@ import numbers
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,19 +234,18 @@ def _as_text(values: "pd.Series[Any]", rows: list[Any], where: str) -> NDArray[A
 
 def _as_numbers(values: "pd.Series[Any]", rows: list[Any], where: str) -> NDArray[np.float64]:
     cells = values.tolist()
-    try:
+    # where that does not do, look closer: a missing value of another kind, or the cell to complain about
+    with suppress(TypeError, ValueError, OverflowError):
         quick = np.array([float(cell) if cell != "" else math.nan for cell in cells], dtype=np.float64)
         if not np.isinf(quick).any():
             return quick
-    except (TypeError, ValueError):
-        pass  # look closer: a missing value of another kind, or the cell to complain about
     out = np.full(len(cells), np.nan)
     for i, cell in enumerate(cells):
         if cell is None or cell is pd.NA or (isinstance(cell, str) and cell.strip().lower() in _MISSING_NUMBERS):
             continue
         try:
             number = float(cell) if isinstance(cell, (str, numbers.Real)) else math.inf
-        except ValueError:
+        except (ValueError, OverflowError):  # a whole number may be too large for a float
             number = math.inf
         if math.isinf(number):
             raise ManifestError(f"{where}, row {rows[i]}: found {cell!r}, expected a number such as 2.5, or nothing")

@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmser.metrics import digits
 from mmser.publish.trained import TrainedHead
 from mmser.train.stored import read_config, read_head_config, read_results, read_summary, rejected_heads
 
@@ -162,9 +163,10 @@ def _own_figures(folder: Path, trained: TrainedHead, config: Mapping[str, Any]) 
     rows = table[same & (table["best_epoch"] == config["best_epoch"])]
     if len(rows) != 1:
         return []
+    # -0.0 + 0.0 is 0.0
     wanted = [("ua", "UA"), *((f"ccc_{name}", f"CCC of {name}") for name in trained.about.dimensions)]
     return [
-        {"type": column.split("_")[0], "name": name, "value": round(float(rows[column].iloc[0]), 4)}
+        {"type": column.split("_")[0], "name": name, "value": round(float(rows[column].iloc[0]), 4) + 0.0}
         for column, name in wanted
         if column in rows and rows[column].notna().all()
     ]
@@ -179,9 +181,9 @@ def _overall_figures(summary: Mapping[str, Any], part: str) -> list[dict[str, An
     return [
         {
             "name": name,
-            "value": f"{value:.3f}",
-            "low": f"{line['interval']['low']:.3f}",
-            "high": f"{line['interval']['high']:.3f}",
+            "value": digits(value),
+            "low": digits(line["interval"]["low"]),
+            "high": digits(line["interval"]["high"]),
             "clusters": line["interval"]["clusters"],
             "unit": line["interval"]["unit"],
             "runs": line["num_runs"],

@@ -4,7 +4,6 @@ Colours read on white and on black: whatever is neither a line nor a dot is left
 """
 
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,14 +106,3 @@ def heatmap(values: Sequence[Sequence[Any]], texts: Sequence[Sequence[str]], sho
         "xgap": 2,
         "ygap": 2,
     }
-
-
-def digits(value: float | None) -> str:
-    """A figure as the tables have it: none without a number, and no minus before zero.
-
-    >>> digits(0.5), digits(None), digits(float("nan")), digits(-0.0003)
-    ('0.500', '–', '–', '0.000')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{round(float(value), 3) + 0.0:.3f}"  # -0.0 + 0.0 is 0.0

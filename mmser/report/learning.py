@@ -5,7 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mmser.report.drawing import COLOURS, Drawing, Figure, digits, errors, line
+from mmser.metrics import digits
+from mmser.report.drawing import COLOURS, Drawing, Figure, errors, line
 from mmser.report.examine import Examined
 from mmser.report.heads import TEXT, Course, course, layer_weights
 from mmser.report.read import Row

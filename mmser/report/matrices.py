@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmser.report.drawing import Drawing, Figure, digits, heatmap, labelled, plain
+from mmser.metrics import digits
+from mmser.report.drawing import Drawing, Figure, heatmap, labelled, plain
 from mmser.report.examine import Examined
 from mmser.report.read import Row
 from mmser.train.results import Line

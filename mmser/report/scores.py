@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmser.metrics import digits
 from mmser.records import GRANULARITIES
-from mmser.report.drawing import COLOURS, Drawing, Figure, digits, errors, labelled, line, plain
+from mmser.report.drawing import COLOURS, Drawing, Figure, errors, labelled, line, plain
 from mmser.report.examine import Examined
 from mmser.report.read import Row
 from mmser.statistics import Interval

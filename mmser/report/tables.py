@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mmser.report.drawing import digits
+from mmser.metrics import digits
 from mmser.report.examine import Examined
 from mmser.report.read import Row, Study
 from mmser.statistics import Interval

@@ -45,6 +45,16 @@ def given_options(experiment: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: _option(name, asked[name]) for name in names}
 
 
+def words_of(settings: Mapping[str, Any]) -> list[str]:
+    """The words of a command that ask for fields of an experiment, defaults too.
+
+    >>> words_of({"folds": "speaker", "labels": ("neu", "hap")})
+    ['--folds', 'speaker', '--labels', 'neu,hap']
+    """
+    asked = {name: list(own) if isinstance(own, tuple) else own for name, own in settings.items()}
+    return [word for pair in asked.items() for word in _option(*pair)]
+
+
 def unsaid(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """What the command cannot say: fields of the training that were set from Python."""
     asked, usual = experiment["training"], asdict(Experiment())["training"]

@@ -42,6 +42,8 @@ class Result:
     kept: Mapping[str, int]
     """Utterances that lack some states and were kept all the same, counted by reason."""
     notes: tuple[str, ...]
+    nothing_trained: bool
+    """All heads diverged before their first score: every figure is that of initial weights."""
 
 
 def _diverged(outcomes: Sequence[Outcome]) -> list[str]:
@@ -118,6 +120,7 @@ def conclude(
         left_out=chosen.left_out,
         kept=kept,
         notes=tuple(notes),
+        nothing_trained=all(o.best_epoch == 0 for o in outcomes if o.best_epoch is not None),  # None: of a fusion
     )
 
 

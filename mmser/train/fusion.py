@@ -54,6 +54,11 @@ class Fusion:
     rule: str
     arrays: dict[str, NDArray]
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """False of ``svm``, whose shares have only the order of its machines' decision values."""
+        return self.rule != "svm"
+
     def __call__(self, members: NDArray) -> NDArray[np.float32]:
         """Posteriors (n, C) from those of the members (M, n, C), or ratings (n, K) from theirs (M, n, K).
 

@@ -72,7 +72,8 @@ def fitted(experiment: Experiment, members: Sequence[Tested], folder: Path) -> l
         if of_ratings is not None:
             save_fusion(kept / f"fold{number}-seed{first.seed}-ratings.safetensors", of_ratings, names, dimensions)
             ratings = of_ratings(np.stack([one.ratings for one in own if one.ratings is not None]))
-        fused.append(_fused(experiment.head, own, shares, ratings))
+        one = _fused(experiment.head, own, shares, ratings)
+        fused.append(replace(one, are_probabilities=of_classes is None or of_classes.gives_probabilities))
     return fused
 
 

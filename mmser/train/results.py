@@ -46,6 +46,8 @@ class Outcome:
     weight_decay: float | None = None
     layer: str | None = None
     """Speech layer; None where the head hears none, or for a fusion."""
+    are_probabilities: bool = True
+    """Whether the posteriors mean what they say; where they do not, there is no calibration to tell."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Line:
     wa: float
     macro_f1: float
     ece: float
-    """Expected calibration error, over all seeds together."""
+    """Expected calibration error, over all seeds together; NaN where the posteriors are no probabilities."""
     ua_of_folds: float
     """Mean of the folds' own UA, as many papers report it."""
     wa_of_folds: float
@@ -176,7 +178,7 @@ def _class_figures(outcome: Outcome, truth: NDArray) -> dict[str, float]:
         "ua": unweighted_average_recall(told, said.argmax(1)),
         "wa": weighted_accuracy(told, said.argmax(1)),
         "macro_f1": macro_f1(told, said.argmax(1)),
-        "ece": _ece_or_nan(told, said),
+        "ece": _ece_or_nan(told, said, [outcome]),
     }
 
 
@@ -219,7 +221,7 @@ def summarise(outcomes: Sequence[Outcome], truth: NDArray, speakers: Sequence[st
                 ua_by_seed=uas,
                 wa=float(weighted_accuracy(truth[rows], prediction)),
                 macro_f1=float(macro_f1(truth[rows], prediction)),
-                ece=_ece_or_nan(truth[rows], posteriors),
+                ece=_ece_or_nan(truth[rows], posteriors, own),
                 ua_of_folds=float(table["ua"].mean()),
                 wa_of_folds=float(table["wa"].mean()),
                 confusion=tuple(tuple(row) for row in confusion.tolist()),
@@ -286,6 +288,8 @@ def _ccc_or_nan(truth: NDArray, prediction: NDArray) -> float:
     return concordance_correlation(truth, prediction)
 
 
-def _ece_or_nan(truth: NDArray, posteriors: NDArray) -> float:
-    """NaN of a head that gave no number."""
-    return expected_calibration_error(truth, posteriors) if np.isfinite(posteriors).all() else np.nan
+def _ece_or_nan(truth: NDArray, posteriors: NDArray, of: Sequence[Outcome]) -> float:
+    """NaN of answers that are no probabilities, or no numbers."""
+    if not all(one.are_probabilities for one in of) or not np.isfinite(posteriors).all():
+        return np.nan
+    return expected_calibration_error(truth, posteriors)

@@ -1,6 +1,7 @@
 """Run folders: which folders are, and the JSON files in them."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ def is_run(folder: Path) -> bool:
     """Whether a folder that has a ``config.json`` is that of a run: models and heads have such a file too."""
     if folder.parent.name == "heads" and (folder.parent.parent / "config.json").exists():
         return False  # a head of a run; there are many, so they are not read
-    try:
+    # a run whose config is damaged is one still, by what else it has: who reads it next says what is damaged
+    with suppress(ProtocolError):
         if "experiment" in read_json(folder / "config.json"):
             return True
-    except ProtocolError:
-        pass  # a run is one still if its config is damaged
     return (folder / "summary.json").exists() or any(folder.glob("heads/*/config.json"))
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -71,10 +72,8 @@ class Workers(Generic[Item, Result]):
 
     def _settle(self, item: Item, future: "Future[Result]") -> Result:
         """The result of an item that was under way when a worker died: what it had, or another try by itself."""
-        try:
+        with suppress(BrokenProcessPool):  # not known whether this item killed the worker: the try alone tells
             return future.result()
-        except BrokenProcessPool:
-            pass
         with self._new_pool(1) as alone:
             try:
                 return alone.submit(self._work, item).result()
