@@ -616,4 +616,4 @@ def test_presets_are_listed_and_printed(tmp_path: Path) -> None:
     listed = mmser("ablate", "--list-presets").stdout
     for line in listed.splitlines():
         text = mmser("ablate", "--show-preset", line.split()[0]).stdout
-        assert read_grid(text, "preset", stored_layers={"layer": [1], "text_layer": [1]}).cells
+        assert read_grid(text, "preset", stored_layers={"speech/a": [1], "text/a": [1]}).cells

@@ -37,7 +37,9 @@ learning_rate = [1e-3, 1e-4]
 
 
 def grid(text: str, **overrides: Any):
-    return read_grid(text, "my.toml", overrides, stored_layers={"layer": [0, 4, 9], "text_layer": [1, 2]})
+    return read_grid(
+        text, "my.toml", overrides, stored_layers={"align/toy": [], "pooled/toy@hand": [0, 4, 9], "text/toy": [1, 2]}
+    )
 
 
 def test_axes_are_crossed_and_what_is_excluded_is_not_there() -> None:
@@ -93,6 +95,20 @@ def test_all_stands_for_the_stored_layers() -> None:
     for axis, encoder in {"layer": "speech", "text_layer": "text"}.items():
         with pytest.raises(ProtocolError, match=f"stands for the cache's {encoder} layers, and it holds none"):
             read_grid(f'[axes]\n{axis} = ["all"]', "my.toml")
+
+
+def test_all_is_of_the_stream_that_is_read() -> None:
+    text, stored = '[base]\nhead = "text-probe"\n{}[axes]\ntext_layer = ["all"]', {"text/a": [0], "text/b": [1, 2]}
+    with pytest.raises(ProtocolError, match="but text/a has 0; text/b has 1, 2: name one as text_stream in"):
+        read_grid(text.format(""), "my.toml", stored_layers=stored)
+    found = read_grid(text.format('text_stream = "text/b"\n'), "my.toml", stored_layers=stored)
+    assert [cell.experiment.text_layer for cell in found.cells] == ["1", "2"]
+    found = read_grid(text.format(""), "my.toml", {"text_stream": "text/a"}, stored_layers=stored)
+    assert [cell.experiment.text_layer for cell in found.cells] == ["0"]
+    with pytest.raises(ProtocolError, match="and it holds none in text/c"):
+        read_grid(text.format('text_stream = "text/c"\n'), "my.toml", stored_layers=stored)
+    found = read_grid(text.format(""), "my.toml", stored_layers={"text/a": [1, 2], "text/b": [1, 2]})
+    assert len(found.cells) == 2
 
 
 def test_every_option_of_train_head_can_be_given() -> None:

@@ -65,19 +65,20 @@ def test_a_table_is_a_gather_by_hand_in_the_order_asked_for(cache: Cache) -> Non
         np.testing.assert_array_equal(of_utterance(table.text, row), toy_states(uid, "token")[[0], 1:-1])
 
 
-def test_what_a_table_takes_is_known_before_it_is_read(cache: Cache) -> None:
-    ids, sources = make_rows()["utterance_id"], opened(cache, "word", "utterance", text=True)
-    table = load_table(sources, ids, [9, 0], [1], CPU)
+@pytest.mark.parametrize("text_layers", [[1], [2, 1]])
+def test_what_a_table_takes_is_known_before_it_is_read(cache: Cache, text_layers: list[int]) -> None:
+    ids, sources, num = make_rows()["utterance_id"], opened(cache, "word", "utterance", text=True), len(text_layers)
+    table = load_table(sources, ids, [9, 0], text_layers, CPU)
     held = sum(stream.values.nbytes for stream in table.streams.values())
     special = sources.text.packed("token", "start").values < 0  # type: ignore[union-attr]
-    of_special = int(special.sum()) * table.text.values[0, 0].nbytes  # type: ignore[union-attr]
-    assert resident_bytes(sources, ids, 2, 1) == held + of_special
+    of_special = int(special.sum()) * num * table.text.values[0, 0].nbytes  # type: ignore[union-attr]
+    assert resident_bytes(sources, ids, 2, num) == held + of_special
     means = table.means()
     beside = sum(stream.values.nbytes for stream in (means.speech["word"], means.text))  # type: ignore[union-attr]
     assert means.speech["utterance"] is table.speech["utterance"]
-    assert resident_bytes(sources, ids, 2, 1, ["utterance", "word", "token"]) == held + of_special + beside
+    assert resident_bytes(sources, ids, 2, num, ["utterance", "word", "token"]) == held + of_special + beside
     speech = sum(stream.values.nbytes for stream in table.speech.values())
-    assert resident_bytes(sources, ids, 2, 1, twice=True) == held + of_special + speech
+    assert resident_bytes(sources, ids, 2, num, twice=True) == held + of_special + speech
     first = of_utterance(table.speech["word"], 0)[0]
     assert resident_bytes(opened(cache, "word"), ids[:1], 1, 0) == first.nbytes
 

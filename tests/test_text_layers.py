@@ -1,6 +1,7 @@
 """One text layer, several, or a learned mix of them: what heads make of them, and what is told of it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.numpy import load_file
-from small_cache import TEXT_LAYERS, write_cache
+from safetensors.numpy import load_file, save_file
+from small_cache import POOLED, TEXT_LAYERS, write_cache
 from small_corpus import mmser
 
 from mmser.cache import Cache
+from mmser.errors import MmserError, ProtocolError
 from mmser.heads import HEADS
 from mmser.heads.batch import Batch, Inputs, Sequence
 from mmser.heads.layers import masked_mean
+from mmser.heads.store import load_head
 from mmser.publish.card import card_of
 from mmser.publish.trained import open_trained
 from mmser.report.examine import examine
@@ -120,7 +123,9 @@ def test_a_mix_of_one_layer_by_name_is_that_layer(cache: Path, tmp_path: Path) -
 def test_heads_say_which_text_layers_they_read(trained: Path) -> None:
     expected = {"both": TEXT_LAYERS, "text": TEXT_LAYERS, "single": [1]}
     for name, layers in expected.items():
-        for path in trained.glob(f"{name}/heads/*/config.json"):
+        paths = list(trained.glob(f"{name}/heads/*/config.json"))
+        assert len(paths) == 6
+        for path in paths:
             config = json.loads(path.read_text())
             assert config["text_layers_of_encoder"] == layers
             assert config["inputs"]["text_layers"] == len(layers)
@@ -145,6 +150,63 @@ def test_the_report_draws_the_weights_of_both_encoders(trained: Path) -> None:
     drawing = drawn_layers(study.rows)
     assert drawing is not None
     assert sorted(line["name"] for line in drawing.data) == ["both, text for word", "both, word", "text, text"]
+
+
+def test_no_line_over_text_layers_joins_rows_that_read_none_of_them(cache: Path, tmp_path: Path) -> None:
+    """Heads that hear alone have no text layer; what dev chooses of speech leaves the text layer as it was."""
+    short = Training(epochs=1, batch_size=16)
+    hears = Experiment(head="speech-probe", granularity="utterance", settings={"hidden": 4}, training=short)
+    tried = replace(BOTH, training=short, layer="mix", try_layers=("0", "9"))
+    for number, layer in enumerate(("1", "2")):
+        train_head(cache, replace(hears, text_layer=layer), tmp_path / f"hears {number}")
+        train_head(cache, replace(tried, text_layer=layer), tmp_path / f"tried {number}")
+    study = read_study(tmp_path)
+    figures = {figure.title: figure for figure in figures_of(examine(study, study.rows[0]))}
+    (drawn,) = figures["Over text layers"].drawings
+    assert [row[:2] for row in drawn.rows] == [("coattention", "1"), ("coattention", "2")]
+    assert "Over layers" not in figures
+
+
+@pytest.mark.parametrize("before", [None, "absent", -1])
+def test_a_run_folder_that_names_its_text_layer_as_an_older_mmser_did_is_gone_on_with(
+    cache: Path, tmp_path: Path, before: int | str | None
+) -> None:
+    one = Experiment(head="speech-probe", settings={"hidden": 4}, training=Training(epochs=1, batch_size=16))
+    folder = tmp_path / "run"
+    train_head(cache, one, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["experiment"]["text_layer"] = before
+    if before == "absent":
+        del config["experiment"]["text_layer"]
+    (folder / "config.json").write_text(json.dumps(config))
+    write_report(folder)
+    shown = mmser("runs", "show", folder)
+    assert "mmser train-head" in shown.stdout
+    assert "--text-layer" not in shown.stdout
+    times = [path.stat().st_mtime_ns for path in sorted(folder.glob("heads/*/model.safetensors"))]
+    train_head(cache, replace(one, seeds=2), folder)
+    assert [path.stat().st_mtime_ns for path in sorted(folder.glob("heads/*seed0/model.safetensors"))] == times
+    with pytest.raises(ProtocolError, match="text_layer was '-1', now 'mix'"):
+        train_head(cache, replace(one, text_layer="mix"), folder)
+
+
+def test_a_head_that_an_older_mmser_stored_is_said_to_be_that(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(next(trained.glob("text/heads/*")), tmp_path / "head")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name.replace("text.", "stream."): own for name, own in weights.items()}, folder / "model.safetensors")
+    with pytest.raises(MmserError, match="or an older mmser wrote both: train the head anew"):
+        load_head(folder)
+
+
+@pytest.mark.parametrize("layer", [1, None])
+def test_a_text_layer_is_text(layer: int | None) -> None:
+    with pytest.raises(ProtocolError, match=f"text_layer is {layer}; expected text: a number, several"):
+        replace(BOTH, text_layer=layer)
+
+
+def test_a_stream_that_holds_no_tokens_is_no_text_stream(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=f"--text-stream {POOLED}: token states lie in text/"):
+        train_head(cache, replace(BOTH, text_stream=POOLED), tmp_path / "run")
 
 
 def test_a_sweep_of_text_layers_is_a_table_and_a_line(cache: Path, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_presets_are_told_nothing_for_what_they_set(task: str) -> None:
 
 def test_grids_that_come_with_mmser_ask_for_nothing_that_is_not_read() -> None:
     for name in preset_names():
-        for cell in read_grid(preset_text(name), name, stored_layers={"layer": [0, 4], "text_layer": [1]}).cells:
+        for cell in read_grid(preset_text(name), name, stored_layers={"pooled/a": [0, 4], "text/a": [1]}).cells:
             assert not unread_notes(cell.experiment)
 
 

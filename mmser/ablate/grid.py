@@ -30,8 +30,8 @@ MAX_CELLS = 10_000
 ALL = "all"
 """On the axes ``layer`` and ``text_layer``: every layer that the cache stores."""
 
-_ENCODERS = {"layer": "speech", "text_layer": "text"}
-"""By axis: whose layers."""
+_STREAMS = {"layer": ("speech_stream", ("speech", "pooled")), "text_layer": ("text_stream", ("text",))}
+"""By axis of layers: the option that names the stream, and which kinds of streams have such layers."""
 
 _PARTS = ("base", "axes", "exclude", "row", "baseline")
 
@@ -73,7 +73,7 @@ def read_grid(
         text: TOML.
         where: the file's name, for messages.
         overrides: options that take the place of those in ``[base]``, as TOML has them.
-        stored_layers: what ``all`` stands for on the axes ``layer`` and ``text_layer``.
+        stored_layers: the layers of the cache's streams, by name: what ``all`` on an axis of layers stands for.
 
     Raises:
         ProtocolError: not TOML, an unknown or repeated name, a value of another type, an axis without values, a head
@@ -91,13 +91,9 @@ def read_grid(
     tables = {name: _table(parsed, name, where) for name in ("base", "axes")}
     base = options_of(tables["base"], f"{where}, [base]") | options_of(overrides or {}, "--set-base")
     axes = options_of(tables["axes"], f"{where}, [axes]", lists=True)
-    for axis, encoder in _ENCODERS.items():
+    for axis in _STREAMS:
         if ALL in axes.get(axis, []):
-            stored = (stored_layers or {}).get(axis, ())
-            if not stored:
-                raise ProtocolError(
-                    f"{where}, [axes]: {axis} {ALL!r} stands for the cache's {encoder} layers, and it holds none"
-                )
+            stored = _layers_of_all(axis, stored_layers or {}, base.get(_STREAMS[axis][0]), where)
             spread = [own for one in axes[axis] for own in (map(str, stored) if one == ALL else [one])]
             axes[axis] = list(dict.fromkeys(spread))
     cells = _of_axes(base, axes, _excluded(parsed, axes, where), where) if axes else []
@@ -118,6 +114,19 @@ def read_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _layers_of_all(axis: str, stored: Mapping[str, Sequence[int]], named: str | None, where: str) -> Sequence[int]:
+    """The layers of the stream that is ``named``, or of all of its kind, which must then agree."""
+    option, kinds = _STREAMS[axis]
+    found = {name: own for name, own in stored.items() if own and name.split("/")[0] in kinds and named in (None, name)}
+    told = f"{where}, [axes]: {axis} {ALL!r} stands for the cache's {kinds[0]} layers"
+    if not found:
+        raise ProtocolError(f"{told}, and it holds none" + ("" if named is None else f" in {named}"))
+    if len(set(map(tuple, found.values()))) > 1:
+        each = "; ".join(f"{name} has {', '.join(map(str, own))}" for name, own in found.items())
+        raise ProtocolError(f"{told}, but {each}: name one as {option} in [base]")
+    return next(iter(found.values()))
 
 
 def _table(parsed: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

@@ -39,7 +39,9 @@ def layers_figure(folder: Path) -> "Figure":
     """
     drawing = drawn_layers(read_study(folder).rows)
     if drawing is None:
-        raise ProtocolError(f'{folder}: no head of it mixes layers; train with layer="mix", or with several')
+        raise ProtocolError(
+            f'{folder}: no head of it mixes layers; train with layer="mix" or text_layer="mix", or with several'
+        )
     figure = _figure(drawing)
     figure.update_layout(showlegend=True)
     return figure

@@ -117,7 +117,7 @@ class Runs:
         Of settings that dev chose among, those of the chosen ones alone.
 
         Raises:
-            ProtocolError: the heads read one layer.
+            ProtocolError: the heads read one layer of each encoder.
         """
         return layers_figure(self.folder)
 

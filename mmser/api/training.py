@@ -55,7 +55,7 @@ def train_head(
         seeds: runs of each fold.
         folds: column whose every value is test once, or ``split``. None: what the preset ``protocol`` says, if one is
             given.
-        out: the run folder. None: ``runs/CACHE/HEAD-GRANULARITY-LAYER``, as on the command line.
+        out: the run folder. None: ``runs/CACHE/HEAD-GRANULARITY-LAYER...``, as on the command line.
         tensorboard: write event files for TensorBoard, as it trains.
         quiet: show neither progress nor what there is to note (:meth:`Runs.remarks`).
         options: the other fields of :class:`~mmser.train.options.Experiment` and

@@ -121,11 +121,7 @@ def _grid(cache_path: Path, grid_path: Path | None, preset: str | None, changes:
         text, where = preset_text(preset), f"preset {preset}"
     else:
         text, where = _text_of(Path(str(grid_path))), str(grid_path)
-    streams = Cache(cache_path).streams.values()
-    kinds = {"layer": ("pooled/", "speech/"), "text_layer": ("text/",)}
-    stored = {
-        axis: next((own.layers for own in streams if own.name.startswith(kind)), []) for axis, kind in kinds.items()
-    }
+    stored = {own.name: own.layers for own in Cache(cache_path).streams.values()}
     return read_grid(text, where, overrides, stored_layers=stored)
 
 

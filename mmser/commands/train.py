@@ -16,7 +16,7 @@ from mmser.train.names import default_folder
 @click.argument("cache_path", metavar="CACHE", type=click.Path(path_type=Path))
 @training_options
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER[-TASK]]"
+    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/CACHE/HEAD-GRANULARITY-LAYER[...]]"
 )
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, as it trains.")
 @with_output

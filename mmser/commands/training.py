@@ -56,8 +56,8 @@ _HEAD = (
 _STATES = (
     _option("granularity", f"Of speech: {', '.join(GRANULARITIES)}; several for a head that sees them all."),
     _option("layer", "Speech layer: a number, -1 (last), mix (learned), 4,8 (mix)."),
-    _option("try_layers", "Layers, comma-separated; dev chooses."),
-    _option("text_layer", "Text layer, in the same way."),
+    _option("try_layers", "Speech layers, comma-separated; dev chooses."),
+    _option("text_layer", "Text layer, as --layer has them."),
     _option("speech_stream", "Which stream, where several would do (mmser cache info)."),
     _option("text_stream", "The same for text."),
     _option("mel_stream", "The same for log-mel frames."),

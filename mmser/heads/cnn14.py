@@ -169,7 +169,7 @@ class ConditionedCnn14(Cnn14):
     """CNN14 whose blocks are told what was said: e is the mean of the token states, without [CLS] and [SEP] [S].
 
     z_l = ConvBlock_l(z_(l-1)) + ReLU(W_l e + b_l), behind the block's norm, ReLU and pooling and before its dropout
-    [C]. e is standardised as text is for every head; the encoder layer is chosen outside (``--text-layer``).
+    [C]. e is standardised as text is for every head; the encoder's layer, or mix of layers, is ``--text-layer``'s.
     """
 
 

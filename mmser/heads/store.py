@@ -172,7 +172,7 @@ def _fill(head: nn.Module, path: Path) -> None:
         name = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))[0]
         raise MmserError(
             f"{path}: tensor {name} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}; "
-            "the file does not belong to the config beside it"
+            "the file does not belong to the config beside it, or an older mmser wrote both: train the head anew"
         )
     head.load_state_dict(weights, assign=True)
 

@@ -133,7 +133,7 @@ def _drawn_over(measure: str, rows: Sequence[Scored], axis: str, order: Order) -
     """A line for each set of rows of one cache that share all options but one; None where there is no such set."""
     groups: dict[str, list[Scored]] = {}
     for own in rows:
-        if not own.row.is_member and not own.row.experiment.get("try_layers"):
+        if not own.row.is_member and _reads(own.row, axis):
             groups.setdefault(_without(own.row, axis), []).append(own)
     shared = [
         sorted(group, key=lambda own: order(own.row.experiment[axis]))
@@ -170,6 +170,13 @@ def _joined(group: Sequence[Scored], name: str, number: int, axis: str, order: O
     for values in (x, y, bars["array"], bars["arrayminus"]):
         values.insert(first, None)
     return {**line(x, y, name, number), "error_y": bars}
+
+
+def _reads(row: Row, axis: str) -> bool:
+    """Whether an option makes a difference to a row: not where dev chose the layer, or no head reads text."""
+    if axis == "text_layer":
+        return any(name.split("/")[0] == "text" for name in row.config.get("streams", {}))
+    return axis != "layer" or not row.experiment.get("try_layers")
 
 
 def _without(row: Row, axis: str) -> str:

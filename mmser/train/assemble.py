@@ -23,7 +23,7 @@ from mmser.train.prepare import Prepared, means_held
 from mmser.train.table import Table
 from mmser.train.targets import Targets
 
-_LESS = "read one --layer, or a granularity with fewer states, or take a --device with more memory"
+_LESS = "read one --layer (and --text-layer), or a granularity with fewer states, or take a --device with more memory"
 
 
 def read_states(
@@ -169,7 +169,7 @@ def _of_all_runs(one: Prepared, number: int) -> dict[str, Any]:
         "options": asdict(options),
         "training": training,
         "normalise": experiment.normalise,
-        "text_layers": one.text_layers if kind.reads_text(options) else None,
+        "text_layer": one.text_layers if kind.reads_text(options) else None,
         "states": {name: [stream.name, [shard.name for shard in stream.shards]] for name, stream in read.items()},
         "lexicon": one.lexicon.digest if one.lexicon is not None and "lexicon" in kind.links(options) else None,
         "utterances": rows["utterances"],

@@ -148,8 +148,10 @@ def open_sources(
 
 
 def _pick(cache: Cache, kind: str, named: str | None, option: str) -> Stream:
-    if named is not None and (named.split("/")[0] == kind or kind == "text"):
+    if named is not None and named.split("/")[0] == kind:
         return cache.stream(named)
+    if named is not None and kind == "text":
+        raise ProtocolError(f"{option} {named}: token states lie in text/... (mmser cache info)")
     found = [name for name in cache.stream_names if name.split("/")[0] == kind]
     if not found:
         if not cache.stream_names and (inner := cache.caches_below()):
@@ -207,20 +209,19 @@ def load_table(
         speech[granularity] = _packed(states, links, device)
     text = None
     if sources.text is not None:
-        states = stored_column(sources.text, "token", "states", utterance_ids, text_layers)
-        links = None
+        links, special = None, None
         if _know_places(sources.text):
             special = stored_column(sources.text, "token", "start", utterance_ids).values < 0
             if linker is not None:
                 linker.check_transcript(sources.text)
                 words = stored_column(sources.text, "token", "word", utterance_ids)
                 links = words.values[~special].astype(np.int64), linker.of_tokens(words)[~special]
-            states = _without(states, special)
         elif linker is not None:
             raise ProtocolError(
                 f"{sources.text.name} was imported, and its tokens know no words; a head that links speech and text by "
                 "words needs text states of mmser extract --text-model"
             )
+        states = _tokens(sources.text, utterance_ids, text_layers, special)
         _check_finite(sources.text, states)
         text = _packed(states, links, device)
     mel = None
@@ -284,9 +285,22 @@ def _know_places(text: Stream) -> bool:
     return "start" in text.columns("token")
 
 
-def _without(column: PackedColumn, drop: NDArray[np.bool_]) -> PackedColumn:
-    """The column without some of its rows: the special tokens, which stand for no character of the transcript."""
-    return PackedColumn(column.utterance_ids, _kept_before(drop)[column.offsets], column.values[:, ~drop])
+def _tokens(
+    text: Stream, utterance_ids: Sequence[str], layers: Sequence[int], special: NDArray[np.bool_] | None
+) -> PackedColumn:
+    """Token states without the special tokens, which stand for no character of the transcript.
+
+    A layer is read at a time: of many, two copies of all are not held at once.
+    """
+    if special is None:
+        return stored_column(text, "token", "states", utterance_ids, layers)
+    kept = np.flatnonzero(~special)
+    for place, layer in enumerate(layers):
+        column = stored_column(text, "token", "states", utterance_ids, layer)
+        if place == 0:
+            states = np.empty((len(layers), len(kept), column.values.shape[-1]), column.values.dtype)
+        np.take(column.values[0], kept, 0, out=states[place])
+    return PackedColumn(column.utterance_ids, _kept_before(special)[column.offsets], states)
 
 
 def _kept_before(drop: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -34,8 +34,8 @@ def layers_of(stream: Stream, asked: str, option: str = SPEECH_OPTION) -> list[i
     if asked == MIX:
         if len(stored) < 2:
             raise ProtocolError(
-                f"{option} mix: only layer {stored[0]} is stored; give {option} {stored[0]}, or extract more with "
-                f"{_EXTRACTED_BY[option]}"
+                f"{option} mix: only layer {stored[0]} is stored; give {option} {stored[0]}, or extract more, with "
+                f"{_EXTRACTED_BY[option]}, into another cache"
             )
         return stored
     try:

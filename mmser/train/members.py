@@ -8,7 +8,7 @@ from mmser.checks import check_choice, did_you_mean
 from mmser.errors import ProtocolError
 from mmser.heads import HEADS
 from mmser.records import GRANULARITIES
-from mmser.train.options import Experiment
+from mmser.train.options import Experiment, with_text_layer
 
 FUSIONS: dict[str, tuple[str, ...]] = {"late-fusion": ("speech-probe", "text-probe")}
 """Late fusions by name, with the members they have unless told otherwise; ``Experiment.fusion`` is the rule."""
@@ -111,7 +111,7 @@ def settled_like(stored: Mapping[str, Any], asked: Experiment) -> dict[str, Any]
     """
     if stored.get("head") != asked.head or stored.get("members") != list(asked.members):
         return dict(stored)
-    settings = stored.get("settings")
+    settings, stored = stored.get("settings"), with_text_layer(stored)
     found = {name: _number_if_alone(value) if name in _RATES else value for name, value in stored.items()}
     if isinstance(settings, Mapping):
         kinds = _kinds(settings, members_of(asked))

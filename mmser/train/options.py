@@ -190,6 +190,9 @@ class Experiment:
     """Epochs, batch size, patience and the rest."""
 
     def __post_init__(self) -> None:
+        for name, layer in {"layer": self.layer, "text_layer": self.text_layer}.items():
+            if not isinstance(layer, str):
+                raise ProtocolError(f"{name} is {layer!r}; expected text: a number, several (4,8,12), or mix")
         check_choice("normalise", self.normalise, NORMALISATIONS)
         check_choice("task", self.task, TASKS)
         check_choice("dev", self.dev, DEV_RULES)
@@ -254,6 +257,16 @@ class Experiment:
     def weight_decays(self) -> tuple[float, ...]:
         """All that are tried."""
         return self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,)
+
+
+def with_text_layer(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment as JSON has it, its text layer as text: older ones have a number, or nothing for the last.
+
+    >>> [with_text_layer(own)["text_layer"] for own in ({}, {"text_layer": None}, {"text_layer": 7})]
+    ['-1', '-1', '7']
+    """
+    layer = stored.get("text_layer")
+    return {**stored, "text_layer": Experiment.text_layer if layer is None else str(layer)}
 
 
 def _check_distinct(name: str, values: tuple[Any, ...]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from mmser.errors import ProtocolError
-from mmser.train.options import Experiment, Training
+from mmser.train.options import Experiment, Training, with_text_layer
 from mmser.train.results import Line, RatingLine
 from mmser.train.runs import BOTH_ANEW, is_run, read_json
 
@@ -82,7 +82,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ProtocolError(f"{path}: no 'experiment' in it; expected a run folder, which mmser train-head writes")
     found = _read(path, _CONFIG, _ANEW)
     _check(path, found.get("streams", {}), dict[str, dict[str, Any]], "streams", _ANEW)  # older runs have none
-    return found
+    return {**found, "experiment": with_text_layer(found["experiment"])}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

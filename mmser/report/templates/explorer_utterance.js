@@ -1,5 +1,5 @@
 "use strict";
-// One utterance: its waveform and segments, what each head said of it, and where co-attention looked.
+// One utterance: its waveform and segments, what each head said of it, and where heads looked.
 
 function showUtterance() {
   const found = data.utterances.filter(passes);
