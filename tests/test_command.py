@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """The experiment that ``mmser train-head`` would run for a command."""
     asked: list[Experiment] = []
 
-    def keep(_cache: Any, experiment: Experiment, _folder: Any, **_: Any) -> None:
+    def keep(_cache: Any, experiment: Experiment, _folder: Any, **_: Any) -> SimpleNamespace:
         asked.append(experiment)
+        return SimpleNamespace(nothing_trained=False)
 
     monkeypatch.setattr("mmser.train.run.train_head", keep)
     monkeypatch.setattr("mmser.commands.tables.training_json", lambda _: {})

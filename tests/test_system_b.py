@@ -258,7 +258,7 @@ def test_conditioned_states_by_hand(options: dict, places: list[str], pool: int,
     head = a_head("conditioned-states", width=6, blocks=2, pool=pool, **options)
     batch = a_batch([4, 3, 2, 1])._replace(key=None if keys is None else torch.tensor(keys))
     stack = head.stacks_of["word"]
-    summary = head.text(batch.text)
+    summary = head.text(batch.text) if places else None
     for row, count in enumerate([4, 3, 2, 1]):
 
         def added(place: str, row: int = row) -> Tensor | float:

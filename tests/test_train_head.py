@@ -227,7 +227,7 @@ def test_granularities_of_unequal_width_are_refused_before_anything_is_read(tmp_
 def test_statistics_are_those_of_the_training_rows(fusion: Result) -> None:
     for run, stream, granularity in (
         ("speech-probe-fold5-seed1", "streams.word", "word"),
-        ("text-probe-fold5-seed1", "stream", "token"),
+        ("text-probe-fold5-seed1", "text", "token"),
     ):
         weights = load_file(fusion.folder / "heads" / run / "model.safetensors")
         # fold 5 tests s10 and selects on s1
@@ -304,7 +304,7 @@ def test_what_is_standardised(cache: Path, tmp_path: Path) -> None:
         folder = train_head(cache, replace(FUSION, normalise=normalise, seeds=1), tmp_path / normalise).folder
         runs = ("speech-probe-fold0-seed0", "text-probe-fold0-seed0")
         speech, text = (load_file(folder / "heads" / run / "model.safetensors") for run in runs)
-        return {"speech": speech["streams.word.standardise.mean"], "text": text["stream.standardise.mean"]}
+        return {"speech": speech["streams.word.standardise.mean"], "text": text["text.standardise.mean"]}
 
     of_none, of_all, of_speakers = buffers("none"), buffers("global"), buffers("speaker")
     assert not of_none["speech"].any()

@@ -95,7 +95,7 @@ class Stack(nn.Module):
         self.condition = Condition(inputs.text_dim, widths, [place for place in options.places if place in widths])
         self.pool = options.pool
 
-    def forward(self, speech: Sequence, summary: Tensor, key: Tensor | None) -> Tensor:
+    def forward(self, speech: Sequence, summary: Tensor | None, key: Tensor | None) -> Tensor:
         """Largest plus mean state (B, width); 0 where there is none."""
         mask = speech.mask
         values = self.input(speech.values) * mask.unsqueeze(-1)
@@ -117,7 +117,7 @@ class ConditionedStates(Head):
 
     def __init__(self, inputs: Inputs, num_outputs: int, options: ConditionedStatesOptions) -> None:
         super().__init__(inputs, num_outputs, options)
-        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean")
+        self.text = PooledStream("text", inputs.text_dim, inputs.text_layers, "mean") if options.places else None
         self.stacks_of = nn.ModuleDict({name: Stack(name, inputs, options) for name in inputs.granularities})
         dim = options.width * len(inputs.granularities)
         places = [place for place in options.places if place == EMBEDDING]
@@ -128,8 +128,10 @@ class ConditionedStates(Head):
 
     def features(self, batch: Batch) -> Tensor:
         """What the last layer sees, (B, classify.in_features)."""
-        assert batch.text is not None, "a conditioned head needs text in the batch"
-        summary = self.text(batch.text)
+        summary = None
+        if self.text is not None:
+            assert batch.text is not None, "a conditioned head needs text in the batch"
+            summary = self.text(batch.text)
         found = [stack(batch.speech[name], summary, batch.key) for name, stack in self.stacks_of.items()]
         embedding = torch.cat(found, -1)
         added = self.condition(EMBEDDING, summary)
