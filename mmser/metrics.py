@@ -1,4 +1,4 @@
-"""How good predictions are: pure functions of ``truth`` and ``prediction``, in that order."""
+"""How good predictions are: pure functions of ``truth`` and ``prediction``, in that order. And figures as text."""
 
 import math
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the control character \b, not with its name
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,8 +53,6 @@ def show(name: str, output: Output) -> None:
 
 
 def _told(name: str) -> dict[str, Any]:
-    import shlex
-
     from mmser.train.command import words_of
     from mmser.train.presets import PRESETS
 

@@ -163,9 +163,8 @@ def _own_figures(folder: Path, trained: TrainedHead, config: Mapping[str, Any]) 
     rows = table[same & (table["best_epoch"] == config["best_epoch"])]
     if len(rows) != 1:
         return []
-    # -0.0 + 0.0 is 0.0
     wanted = [("ua", "UA"), *((f"ccc_{name}", f"CCC of {name}") for name in trained.about.dimensions)]
-    return [
+    return [  # + 0.0: no minus before zero
         {"type": column.split("_")[0], "name": name, "value": round(float(rows[column].iloc[0]), 4) + 0.0}
         for column, name in wanted
         if column in rows and rows[column].notna().all()
