@@ -281,7 +281,7 @@ def test_the_notes_of_cells_are_said_once_and_a_fitted_fusion_goes_without_an_or
     }
 
 
-def test_a_cell_whose_summary_is_damaged_has_failed_until_that_is_deleted(cache: Path, tmp_path: Path) -> None:
+def test_a_cell_whose_tables_are_damaged_has_failed_until_they_are_deleted(cache: Path, tmp_path: Path) -> None:
     text = '[base]\nhead = "speech-probe"\nepochs = 1\n[[row]]\nname = "a"\nlayer = 0\n[[row]]\nname = "b"\nlayer = 9\n'
     _, before = run(cache, text, tmp_path / "run")
     path = tmp_path / "run" / "cells" / "a" / "summary.json"
@@ -295,6 +295,11 @@ def test_a_cell_whose_summary_is_damaged_has_failed_until_that_is_deleted(cache:
     path.unlink()
     _, done = run(cache, text, tmp_path / "run")
     assert (done.lines, done.failures) == (before.lines, {})
+    results = path.with_name("results.csv")
+    results.write_text("head,fold\n")
+    _, done = run(cache, text, tmp_path / "run")
+    assert [line.head for line in done.lines] == ["b"]
+    assert done.failures["a"].startswith(f"{results}: no column 'seed'")
 
 
 def swapped(labels: pd.Series) -> pd.Series:

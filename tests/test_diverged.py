@@ -164,6 +164,36 @@ def test_a_script_sees_that_nothing_could_be_trained(cache: Path, tmp_path: Path
     assert fused.exit_code == 1
 
 
+WILD_GRID = """
+[base]
+head = "late-fusion"
+members = ["coattention", "text-probe"]
+set = { "coattention.width" = 4, "coattention.heads" = 2 }
+epochs = 1
+[axes]
+learning_rate = [1e30, 1e-3]
+"""
+
+
+def test_a_script_sees_which_cells_never_trained(cache: Path, tmp_path: Path) -> None:
+    """They are named each time, though their folders are finished; what did train has its row."""
+    grid, out = tmp_path / "wild.toml", tmp_path / "wild"
+    grid.write_text(WILD_GRID)
+    for _ in range(2):
+        found = mmser("ablate", cache, grid, "--out", out, "--json")
+        assert found.exit_code == 3
+        told = json.loads(found.stdout)
+        assert (told["untrained"], told["failures"]) == (["learning_rate1e+30"], {})
+        assert len(told["lines"]) == 2
+        assert "1 of 2 cells never trained: all their runs diverged before their first epoch was over" in found.stderr
+    table = out / "cells" / "learning_rate1e+30" / "results.csv"
+    results = pd.read_csv(table)
+    results.loc[0, "best_epoch"] = 1  # one head is enough for a cell
+    results.to_csv(table, index=False)
+    partly = mmser("ablate", cache, grid, "--out", out, "--json")
+    assert (partly.exit_code, json.loads(partly.stdout)["untrained"]) == (0, [])
+
+
 @pytest.mark.parametrize("rule", ["mean", "dev-weighted", "svm", "logistic", "concat"])
 def test_a_fusion_of_members_that_diverged_is_made_from_their_last_finite_epoch(
     cache: Path, tmp_path: Path, rule: str

@@ -15,7 +15,7 @@ from mmser.metrics import digits
 from mmser.train.folder import locked
 from mmser.train.results import Line, RatingLine, line_of, rating_line_of
 from mmser.train.run import train_heads
-from mmser.train.stored import read_summary
+from mmser.train.stored import read_results, read_summary
 from mmser.train.tensorboard import EventLog, check_installed
 
 HEADS = "heads, in epochs"
@@ -35,6 +35,8 @@ class Ablation:
     """Cells that could not be trained, with the reason."""
     notes: Mapping[str, Sequence[str]]
     """What must be known of a row's figures, by its name in the table; of rows that have any."""
+    untrained: Sequence[str]
+    """Finished cells whose runs all diverged before their first score: their figures are of heads before training."""
 
 
 def ablate(
@@ -88,15 +90,23 @@ def ablate(
         write_failures(folder, failures)
         finished = [cell for cell in grid.cells if cell.name not in failures]
         notes = {cell.row: found for cell in finished if (found := _notes(folder, cell))}
-        return Ablation(folder, *_lines(folder, finished), failures, notes)
+        untrained = [cell.name for cell in finished if _is_untrained(cell_folder(folder, cell.name))]
+        return Ablation(folder, *_lines(folder, finished), failures, notes, untrained)
+
+
+def _is_untrained(folder: Path) -> bool:
+    epochs = read_results(folder)["best_epoch"].dropna()  # a fusion has none
+    return bool((epochs == 0).all())
 
 
 def _damaged(folder: Path, finished: Sequence[Cell]) -> dict[str, str]:
-    """Cells that were finished before and of which the summary is damaged, with the reason."""
+    """Cells that were finished before and of which a table is damaged, with the reason."""
     found = {}
     for cell in finished:
+        own = cell_folder(folder, cell.name)
         try:
-            read_summary(cell_folder(folder, cell.name))
+            read_summary(own)
+            read_results(own)
         except ProtocolError as error:
             found[cell.name] = str(error)
     return found

@@ -51,7 +51,8 @@ def ablate(
     """Train the cells of a grid on a CACHE, and print their table.
 
     GRID.toml names axes, exclusions and rows (docs/ablations.md). Cells of one shape train as one. Run again, only what
-    is missing or failed is trained. Cells that fail are named in failed.csv, the rest goes on, and the exit code is 3.
+    is missing or failed is trained. Cells that fail are named in failed.csv, the rest goes on, and the exit code is 3;
+    it is 3 too where all runs of a cell diverge before their first epoch is over.
 
     \b
     mmser ablate cache/iemocap --preset zhao2022 --protocol iemocap-loso --dry-run
@@ -93,6 +94,14 @@ def ablate(
             f"why: {', '.join(done.failures)}",
             err=True,
         )
+    if done.untrained:
+        click.echo(
+            f"{len(done.untrained)} of {len(grid.cells)} cells never trained: all their runs diverged before their "
+            f"first epoch was over, and their figures are of heads before training: {', '.join(done.untrained)}. Try a "
+            "lower learning_rate in them and another --out",
+            err=True,
+        )
+    if done.failures or done.untrained:
         sys.exit(EXIT_SOME_FAILED)
 
 
@@ -222,6 +231,7 @@ def _ablation_json(done: "Ablation") -> dict[str, Any]:
         "rating_lines": [as_json(asdict(line)) for line in done.rating_lines],
         "failures": dict(done.failures),
         "notes": {row: list(notes) for row, notes in done.notes.items()},
+        "untrained": list(done.untrained),
     }
 
 
