@@ -89,6 +89,10 @@ def main() -> None:
     mmser report runs/emodb                       tables for the paper, and a page with figures
     mmser predict runs/emodb/... hello.wav        what does it say of a new recording?
     """
+    # Read when torch is loaded. A thread that waits for the others of an operation then sleeps, where it would spin for
+    # milliseconds: beside other work, on the same core as what it waits for (docs/benchmarks.md). Scripts that import
+    # mmser have a say of their own.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 for command in (

@@ -1,5 +1,6 @@
 """A corpus that is made in milliseconds: six noises with transcripts and TextGrids. Shared by tests of extraction."""
 
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mmser.cli import main
 from mmser.extract.align.textgrid import write_textgrid
@@ -92,7 +93,20 @@ def run(manifest: Path, cache: Path, report: Report = lambda *_: None, **changes
     return extract(read_manifest(manifest), cache, options_for(manifest, **changes), report)
 
 
-def mmser(*arguments: object) -> Result:
+@dataclass(frozen=True)
+class Said:
+    """What a command came to. click's own result differs from version to version."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def mmser(*arguments: object) -> Said:
     """One command of the command line, in this process; what must never be in its output is looked for."""
     # click 8.1 mixes standard error into standard output unless told not to; later ones never do
     apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
@@ -100,7 +114,7 @@ def mmser(*arguments: object) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert "Traceback" not in result.stdout + result.stderr
-    return result
+    return Said(result.exit_code, result.stdout, result.stderr)
 
 
 def shards(cache: Path) -> dict[str, bytes]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import Result
 from praatio import textgrid
-from small_corpus import DURATIONS_S, IDS, alignment, make_corpus, mmser, write_noise
+from small_corpus import DURATIONS_S, IDS, Said, alignment, make_corpus, mmser, write_noise
 from stand_in_mfa import StandIn
 
 import mmser.extract.textgrids as textgrids
@@ -39,7 +38,7 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "corpus.csv"
 
 
-def align_with(stand_in: StandIn, corpus: Path, out: Path, *more: object) -> Result:
+def align_with(stand_in: StandIn, corpus: Path, out: Path, *more: object) -> Said:
     return mmser("align", corpus, "--out", out, "--backend", "mfa", "--mfa-command", stand_in.command, *more)
 
 

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner
 from numpy.typing import NDArray
+from small_corpus import mmser
 from small_encoders import SPEECH_SIZE, shake, voice
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from mmser.cache import Cache
-from mmser.cli import main
 from mmser.errors import MmserError
 from mmser.extract.align import AlignerOptions, Failed, Spoken, make_aligner
 from mmser.extract.align.ctc import CtcAligner, CtcSettings
@@ -189,9 +188,9 @@ def test_words_of_a_ctc_model_pool_the_states_of_an_encoder(model: Path, tmp_pat
         soundfile.write(tmp_path / f"u{i}.wav", voice(16_000, i), 16_000)
         rows.append(f"u{i},u{i}.wav,{text}")
     (tmp_path / "m.csv").write_text("\n".join(rows), encoding="utf-8")
-    arguments = ["extract", str(tmp_path / "m.csv"), "--cache", str(tmp_path / "cache"), "--align", "ctc"]
-    models = ["--ctc-model", str(model), "--speech-model", "builtin:tiny", "--text-model", "none"]
-    done = CliRunner().invoke(main, [*arguments, *models, "--keep", "word", "--device", "cpu"])
+    models = ("--ctc-model", model, "--speech-model", "builtin:tiny", "--text-model", "none")
+    where = (tmp_path / "m.csv", "--cache", tmp_path / "cache")
+    done = mmser("extract", *where, "--align", "ctc", *models, "--keep", "word", "--device", "cpu")
     assert done.exit_code == 3, done.output
     assert "no letter of the transcript 'да'" in done.output
     cache = Cache(tmp_path / "cache")

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from click.testing import Result
-from small_corpus import DURATIONS_S, IDS, TEXT, make_corpus, mmser, run, shards, write_noise
+from small_corpus import DURATIONS_S, IDS, TEXT, Said, make_corpus, mmser, run, shards, write_noise
 
 from mmser.audio import read_audio
 from mmser.cache import Cache, StreamWriter
@@ -28,7 +27,7 @@ STREAMS = {"align/textgrid", "text/builtin-tiny", "speech/builtin-tiny", POOLED}
 HEARD = STREAMS - {"text/builtin-tiny"}
 
 
-def command(manifest: Path, cache: Path, *more: str) -> Result:
+def command(manifest: Path, cache: Path, *more: str) -> Said:
     """``mmser extract`` with built-in encoders and TextGrids."""
     given = ["--speech-model", "builtin:tiny", "--text-model", "builtin:tiny", "--align", "textgrid", "--device", "cpu"]
     given += ["--textgrids", str(manifest.parent / "textgrid"), "--jobs", "2"]

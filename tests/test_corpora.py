@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
+from small_corpus import mmser
 from small_speech import write_noise
 
 from mmser.audio import read_audio
-from mmser.cli import main
 from mmser.corpora import CORPORA, Reading, Request, read_corpus
 from mmser.corpora.corpus import (
     Corpus,
@@ -205,7 +204,7 @@ def test_what_is_left_out_is_written_beside_the_manifest(tmp_path: Path) -> None
 
 def test_the_command_writes_both(emodb: Path, tmp_path: Path) -> None:
     (emodb / "wav" / "other.wav").write_bytes(b"")
-    result = CliRunner().invoke(main, ["manifest", "emodb", str(emodb), "--out", str(tmp_path / "m.csv")])
+    result = mmser("manifest", "emodb", emodb, "--out", tmp_path / "m.csv")
     assert result.exit_code == 0, result.output
     assert "m.csv: 3 utterances (1 happiness, 1 neutral, 1 anger)" in result.stdout
     assert "1 left out; " in result.stderr
@@ -214,7 +213,7 @@ def test_the_command_writes_both(emodb: Path, tmp_path: Path) -> None:
     assert again.column("speaker")[0] == "03"
     assert len(read_audio(again.utterances()[0].audio).samples) == 1_600
     assert read_excluded(tmp_path / "m.csv") == {"other.wav": "not named like '03a01Fa'"}
-    wrong = CliRunner().invoke(main, ["manifest", "nowhere", str(emodb)])
+    wrong = mmser("manifest", "nowhere", emodb)
     assert wrong.exit_code == 1
     assert "Error: no corpus is called 'nowhere'; there are: iemocap, " in wrong.stderr
 
@@ -307,9 +306,7 @@ def test_emodb_syllables_spell_the_sentences() -> None:
 def test_labels_go_to_textgrids_and_back(emodb: Path, tmp_path: Path) -> None:
     write_labels(emodb)
     out = tmp_path / "grids"
-    done = CliRunner().invoke(
-        main, ["manifest", "emodb", str(emodb), "--out", str(tmp_path / "m.csv"), "--textgrids", str(out)]
-    )
+    done = mmser("manifest", "emodb", emodb, "--out", tmp_path / "m.csv", "--textgrids", out)
     assert done.exit_code == 0, done.output
     assert "TextGrids of 1 of 3 utterances (6 words, 8 syllables, 9 phones)" in done.output
     (found,) = make_aligner(AlignerOptions("textgrid", textgrids=out)).align(
@@ -328,8 +325,7 @@ def test_labels_go_to_textgrids_and_back(emodb: Path, tmp_path: Path) -> None:
 def test_labels_that_outlast_their_recording_are_named(emodb: Path, tmp_path: Path) -> None:
     write_labels(emodb)
     soundfile.write(emodb / "wav" / "03a01Fa.wav", np.full(800, 0.1), 16_000)
-    arguments = ["manifest", "emodb", str(emodb), "--out", str(tmp_path / "m.csv"), "--textgrids", str(tmp_path / "g")]
-    done = CliRunner().invoke(main, arguments)
+    done = mmser("manifest", "emodb", emodb, "--out", tmp_path / "m.csv", "--textgrids", tmp_path / "g")
     assert done.exit_code == 0, done.output
     assert (
         "Note: utterance '03a01Fa': its last phone ends at 0.070 s, after the end of the audio at 0.050" in done.output

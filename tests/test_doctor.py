@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from click.testing import CliRunner
 from sklearn.metrics import balanced_accuracy_score
 from small_cache import POOLED, edit_manifest, write_cache
+from small_corpus import Said, mmser
 from small_speech import write_noise
 
 from mmser.cache import Cache
-from mmser.cli import main
 from mmser.commands import EXIT_PROBLEMS
 from mmser.corpora import CORPORA
 from mmser.corpora.corpus import miscounted, write_excluded
@@ -337,8 +336,8 @@ def test_a_cache_that_lacks_and_contradicts(tmp_path: Path) -> None:
     )
 
 
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(main, ["doctor", *map(str, arguments)])
+def run(*arguments: object) -> Said:
+    return mmser("doctor", *arguments)
 
 
 def test_the_command(healthy: pd.DataFrame, tmp_path: Path) -> None:
@@ -373,7 +372,7 @@ def test_the_command(healthy: pd.DataFrame, tmp_path: Path) -> None:
 @pytest.mark.data
 def test_the_real_emodb_is_well(speech_data: Path, tmp_path: Path) -> None:
     folder = speech_data / "emodb"
-    CliRunner().invoke(main, ["manifest", "emodb", str(folder), "--out", str(tmp_path / "m.csv")])
+    mmser("manifest", "emodb", folder, "--out", tmp_path / "m.csv")
     result = run(tmp_path / "m.csv", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)

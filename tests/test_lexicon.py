@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import Result
 from small_cache import edit_manifest
-from small_corpus import make_corpus, mmser, run
+from small_corpus import Said, make_corpus, mmser, run
 
 from mmser.cache import Cache
 from mmser.errors import ProtocolError
@@ -102,7 +101,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cache"
 
 
-def trained(cache: Path, out: Path, *more: object) -> Result:
+def trained(cache: Path, out: Path, *more: object) -> Said:
     chosen = ("--head", "bayesian-coattention", "--granularity", "word", "--layer", "-1", "--epochs", 2)
     return mmser("train-head", cache, *chosen, "--set", "width=8", "--set", "heads=2", "--out", out, *more)
 
