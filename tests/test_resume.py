@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 from test_apart import write_cache_with_mel
-from test_train_head import Stop
 
 from mmser.train.options import Experiment, Training
 from mmser.train.run import train_head
@@ -30,6 +29,18 @@ CASES = {
     "concat": replace(FUSION, fusion="concat"),
     "oracle": replace(COATTENTION, report_oracle=True),
 }
+
+
+class Stop:
+    """Interrupts after some reports, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, *_: object) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
