@@ -151,7 +151,7 @@ def test_stopped_by_a_signal_it_leaves_no_process(tmp_path: Path, how: signal.Si
     command = [sys.executable, "-c", script, "extract", corpus, "--cache", tmp_path / "cache", "--mel",
                "--speech-model", "none", "--text-model", "none", "--jobs", "2"]  # fmt: skip
     process = subprocess.Popen([str(c) for c in command], env=environment, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while process.poll() is None and not (tmp_path / "wav" / "slow.begun").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
