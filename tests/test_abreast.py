@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -60,6 +61,18 @@ def test_pieces_run_at_the_same_time_each_on_one_core(one_memory: bool, tmp_path
 
 @both
 @pytest.mark.usefixtures("three_threads")
+def test_no_more_pieces_are_at_work_than_memory_holds(one_memory: bool, tmp_path: Path) -> None:
+    def work(piece: int) -> Iterator[int]:
+        (tmp_path / str(piece)).touch()
+        time.sleep(0.05)
+        yield len(list(tmp_path.iterdir()))
+        (tmp_path / str(piece)).unlink()
+
+    assert max(abreast(work, range(6), CPU, 2, one_memory=one_memory)) <= 2
+
+
+@both
+@pytest.mark.usefixtures("three_threads")
 def test_what_a_piece_raises_is_raised_and_the_others_are_stopped(one_memory: bool) -> None:
     def work(piece: int) -> Iterator[int]:
         yield os.getpid()
@@ -68,8 +81,10 @@ def test_what_a_piece_raises_is_raised_and_the_others_are_stopped(one_memory: bo
             yield 1 // piece
 
     told: list[int] = []
-    with pytest.raises(ZeroDivisionError), closing(abreast(work, [1, 0, 2], CPU, 9, one_memory=one_memory)) as events:
+    events = abreast(work, [1, 0, 2], CPU, 9, one_memory=one_memory)
+    with pytest.raises(ZeroDivisionError) as raised, closing(events):
         told.extend(events)
+    assert "yield 1 // piece" in "".join(traceback.format_exception(raised.value))  # where it was, also in a process
     assert torch.get_num_threads() == 3
     assert all(gone(pid) for pid in told if pid > 2 and pid != os.getpid())
 
@@ -105,15 +120,73 @@ def test_a_fault_of_the_disk_is_not_taken_for_a_parent_that_is_gone(one_memory: 
 
 @pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
 @pytest.mark.usefixtures("three_threads")
-def test_a_process_that_is_killed_is_an_error_that_says_what_to_do() -> None:
+def test_an_interrupt_from_the_keyboard_is_left_to_the_parent() -> None:
+    """A terminal sends it to all of them."""
+
+    def work(piece: int) -> Iterator[int]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield piece
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
+    try:
+        assert sorted(abreast(work, [1, 2, 3, 4], CPU, 9)) == [1, 2, 3, 4]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("victim", [1, 2, 3])
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(victim: int) -> None:
     def work(piece: int) -> Iterator[int]:
         yield piece
-        if piece == 2:
+        if piece == victim:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(20)
 
     with pytest.raises(ProtocolError, match=r"ended with exit code -9.*--memory-gb.*runs that ended are kept"):
         list(abreast(work, [1, 2, 3], CPU, 9))
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
+@pytest.mark.usefixtures("three_threads")
+def test_so_is_one_that_is_killed_amid_a_message() -> None:
+    def work(_: int) -> Iterator[int | bytes]:
+        yield os.getpid()
+        yield bytes(10_000_000)  # more than a pipe takes at once
+
+    def killed() -> None:
+        with closing(abreast(work, [1, 2, 3], CPU, 9)) as events:
+            for told in events:
+                assert isinstance(told, int)
+                time.sleep(0.1)
+                os.kill(told, signal.SIGKILL)
+
+    with pytest.raises(ProtocolError, match=r"ended with exit code -9"):
+        killed()
+
+
+@pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")
+@pytest.mark.usefixtures("three_threads")
+def test_a_process_that_is_killed_between_pieces_is_the_same_error_if_any_are_left() -> None:
+    """As while what came of the last one is kept: its memory is not given back until then."""
+
+    def work(_: int) -> Iterator[int]:
+        yield os.getpid()
+
+    def killed(pieces: int) -> int:
+        told = 0
+        with closing(abreast(work, range(pieces), CPU, 9)) as events:
+            for pid in events:
+                told += 1
+                time.sleep(0.1)  # by now it waits for another
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return told
+
+    with pytest.raises(ProtocolError, match=r"ended with exit code -9.*runs that ended are kept"):
+        killed(6)
+    assert killed(3) == 3
 
 
 @pytest.mark.skipif(not can_fork(), reason="no fork beside a GPU or off Linux")

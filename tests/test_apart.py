@@ -99,6 +99,51 @@ def test_a_run_is_the_same_alone_and_among_others_and_is_reported(table: Table) 
     assert not torch.equal(together[0].state["embed.weight"], alone.state["embed.weight"])
 
 
+def test_everybody_is_told_of_every_run_in_its_turn(table: Table) -> None:
+    """What a run that stops early leaves undone counts as done once it is kept, and not before."""
+    runs = [other(RUN, learning_rate=1e-9), other(RUN, name="second", seed=2)]
+    training = Training(epochs=4, patience=1, batch_size=12, crop_s=0.4)
+    told: list[object] = []
+    trained = train(
+        table,
+        TARGETS,
+        narrow,
+        runs,
+        training,
+        progress=lambda done, total: told.append(f"{done} of {total}"),
+        finished=lambda place, one: told.append((place, one.run.name, one.best_epoch)),
+        watch=lambda places, _: told.append(list(places)),
+        log=lambda place, epoch: told.append((place, epoch)),
+    )
+    assert len(trained[0].history) < 4, "the test needs a run that stops early"
+    expected: list[object] = []
+    for place, one in enumerate(trained):
+        for number, epoch in enumerate(one.history, 1):
+            expected += [[place], (place, epoch)]
+            expected += [f"{4 * place + number} of 8"] * (number < 4)
+        expected += [(place, runs[place].name, one.best_epoch), f"{4 * place + 4} of 8"]
+    assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dev_rows": np.arange(TRAIN - 1, DEV)}, "1 utterances are in train and in dev"),
+        ({"weight_decay": -1.0}, "weight decay -1; expected"),
+    ],
+)
+def test_a_run_that_cannot_be_trained_is_refused_before_the_others_are(
+    table: Table, wrong: dict[str, object], message: str
+) -> None:
+    kept: list[int] = []
+    with pytest.raises(ProtocolError, match=message):
+        train(
+            *(table, TARGETS, narrow, [RUN, other(RUN, **wrong)], TRAINING),
+            finished=lambda place, _: kept.append(place),
+        )
+    assert not kept
+
+
 def test_watching_changes_nothing_and_sees_every_epoch(table: Table) -> None:
     seen: list[torch.Tensor] = []
     test = np.arange(DEV, NUM)

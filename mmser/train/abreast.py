@@ -77,8 +77,8 @@ def _in_processes(work: Work[T, E], pieces: Sequence[T], cores: int) -> Generato
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
             theirs.close()
-            ours.send(number)
             team[ours] = process
+            _give(ours, process, number)
         while team:
             ready = wait(list(team))
             for ours in [one for one in team if one in ready]:
@@ -89,7 +89,7 @@ def _in_processes(work: Work[T, E], pieces: Sequence[T], cores: int) -> Generato
                     yield told[0]
                     continue
                 upcoming = next(numbers, None)
-                ours.send(upcoming)
+                _give(ours, team[ours], upcoming)
                 if upcoming is None:
                     team.pop(ours).join()
                     ours.close()
@@ -100,16 +100,30 @@ def _in_processes(work: Work[T, E], pieces: Sequence[T], cores: int) -> Generato
             ours.close()
 
 
+def _give(ours: Connection, process: ForkProcess, number: int | None) -> None:
+    """Tell a process which piece is next, or None: that there are no more, which one that is gone need not know."""
+    try:
+        ours.send(number)
+    except OSError:
+        if number is not None:
+            raise _ended(process) from None
+
+
+def _ended(process: ForkProcess) -> ProtocolError:
+    """The error that a process ended with pieces left."""
+    process.join()
+    return ProtocolError(
+        f"a training process ended with exit code {process.exitcode}, where -9 is mostly the system's, for lack of "
+        "memory: lower --memory-gb, or OMP_NUM_THREADS, and run the same command again; runs that ended are kept"
+    )
+
+
 def _received(ours: Connection, process: ForkProcess) -> tuple[tuple[Any] | None, Exception | None]:
     """What a process told, or None at the end of a piece; and what it raised."""
     try:
         told, error, trace = ours.recv()
     except (EOFError, OSError):  # an OSError if it ended amid a message
-        process.join()
-        raise ProtocolError(
-            f"a training process ended with exit code {process.exitcode}, where -9 is mostly the system's, for lack of "
-            "memory: lower --memory-gb, or OMP_NUM_THREADS, and run the same command again; runs that ended are kept"
-        ) from None
+        raise _ended(process) from None
     if error is not None:
         error.__cause__ = _Raised(f"\n{trace}")
     return told, error
