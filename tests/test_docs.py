@@ -28,7 +28,7 @@ _OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 _FETCHED = re.compile(r'<(?:script|img|iframe)[^>]+src="([^"]+)"|<link rel="(?!canonical|next|prev)[^>]+href="([^"]+)"')
 """What a browser fetches of a page by itself."""
 
-_OTHER_PROGRAM = re.compile(r"(python|pip|mfa|conda|git|make|mkdocs) ")
+_OTHER_PROGRAM = re.compile(r"(python|pip|uv|mfa|conda|git|make|mkdocs) ")
 
 
 def prose(page: Path) -> str:

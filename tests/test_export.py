@@ -14,6 +14,7 @@ from test_heads import INPUTS, E, N, T, a_sequence
 from test_system_b import BINS, NARROW, mel_of
 from test_system_b import a_head as a_mel_head
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 import mmser as package
 from mmser.errors import MmserError
@@ -23,6 +24,9 @@ from mmser.heads.layers import Standardise
 from mmser.heads.store import save_head
 from mmser.publish import onnx_file
 from mmser.publish.onnx_file import export_onnx
+
+if TorchVersion(torch.__version__) < onnx_file.OLDEST_TORCH:
+    pytest.skip("ONNX files need a newer torch", allow_module_level=True)
 
 FACTS = {
     "labels": ["angry", "sad"],
@@ -189,6 +193,13 @@ def test_without_the_extra_it_is_named(text_head: Path, tmp_path: Path, monkeypa
     result = mmser("export", text_head, "--onnx", tmp_path / "text.onnx")
     assert result.exit_code == 1
     assert "Error: ONNX files need the package onnxruntime: pip install mmser[onnx]" in result.stderr
+
+
+def test_a_torch_that_is_too_old_is_named(text_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
+    result = mmser("export", text_head, "--onnx", tmp_path / "text.onnx")
+    assert result.exit_code == 1
+    assert "ONNX files need torch 2.10 or newer, and this is 2.9.1+cu128: pip install mmser[onnx]" in result.stderr
 
 
 def test_a_head_that_torch_cannot_export(text_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

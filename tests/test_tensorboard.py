@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from small_cache import write_cache
+from small_corpus import mmser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from mmser.cli import main
 from mmser.errors import MmserError
 from mmser.train.options import Experiment, Training
 from mmser.train.plan import Epoch
@@ -54,7 +53,7 @@ def assert_told(folder: Path, run: str, facts: dict[str, Any]) -> None:
     assert (best.step, best.value) == (facts["best_epoch"], pytest.approx(facts["dev_score"], rel=1e-6))
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])  # together, and one by one
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_event_files_say_what_the_histories_say(cache: Path, tmp_path: Path, optimiser: str) -> None:
     experiment = replace(PROBE, training=replace(PROBE.training, optimiser=optimiser))
     plain = train_head(cache, experiment, tmp_path / "plain")
@@ -122,10 +121,10 @@ def test_cells_of_an_ablation_are_told_those_that_were_finished_before_too(cache
     asked = ["ablate", str(cache), str(grid), "--out", str(folder)]
     text = '[base]\nhead = "speech-probe"\nepochs = 2\n[axes]\nlayer = [0, 9]\n'
     grid.write_text(text)
-    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert mmser(*asked).exit_code == 0
     assert not list(folder.glob("cells/*/tensorboard"))
     grid.write_text(text.replace("[0, 9]", "[0, 9, 4]"))
-    result = CliRunner().invoke(main, [*asked, "--tensorboard"])
+    result = mmser(*asked, "--tensorboard")
     assert f"To look at: tensorboard --logdir {folder / 'cells'}" in result.stdout
     for cell in ("0", "9", "4"):
         facts = stored(folder / "cells" / cell)
@@ -145,7 +144,7 @@ def test_a_loss_that_is_no_number_is_shown_as_such(tmp_path: Path) -> None:
 
 def test_the_command_says_where_to_look(cache: Path, tmp_path: Path) -> None:
     asked = ["train-head", str(cache), "--head", "text-probe", "--epochs", "1", "--out", str(tmp_path / "run")]
-    result = CliRunner().invoke(main, [*asked, "--tensorboard"])
+    result = mmser(*asked, "--tensorboard")
     assert result.exit_code == 0, result.output
     assert f"To look at: tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}" in result.stdout
     assert len(list(tmp_path.glob("run/tensorboard/*/events.out.tfevents.*"))) == 6
@@ -153,12 +152,12 @@ def test_the_command_says_where_to_look(cache: Path, tmp_path: Path) -> None:
 
 def test_without_the_extra_nothing_is_trained(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    result = CliRunner().invoke(main, ["train-head", str(cache), "--out", str(tmp_path / "run"), "--tensorboard"])
+    result = mmser("train-head", cache, "--out", tmp_path / "run", "--tensorboard")
     assert result.exit_code == 1
     assert "Error: --tensorboard needs the package tensorboard: pip install mmser[tensorboard]" in result.stderr
     assert not (tmp_path / "run").exists()
     with pytest.raises(MmserError, match="needs the package tensorboard"):
         EventLog(tmp_path)
     asked = ["ablate", str(cache), "--preset", "layers", "--out", str(tmp_path / "run"), "--tensorboard"]
-    assert "needs the package tensorboard" in CliRunner().invoke(main, asked).stderr
+    assert "needs the package tensorboard" in mmser(*asked).stderr
     assert not (tmp_path / "run").exists()

@@ -1,17 +1,19 @@
 """A trained head as an ONNX file that has been run and compared before it is there."""
 
 import importlib
+import io
 import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from mmser import __version__
 from mmser.errors import MmserError
@@ -23,6 +25,9 @@ from mmser.publish.trained import TrainedHead, open_trained
 
 TOLERANCE = 1e-4
 """How far onnxruntime's answers may be from torch's, as a share of the largest value of an output."""
+
+OLDEST_TORCH = "2.10"
+"""Before, the exporter takes lengths for constants, or fails with errors of other packages."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -73,12 +78,16 @@ def export_onnx(folder: Path, path: Path) -> OnnxFile:
 
 
 def check_installed() -> None:
-    """Raise MmserError where a package of the extra ``onnx`` is missing."""
+    """Raise MmserError where a package of the extra ``onnx`` is missing, or torch is too old for it."""
     for name in _PACKAGES:
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise MmserError(f"ONNX files need the package {name}: pip install mmser[onnx] ({error})") from error
+    if TorchVersion(torch.__version__) < OLDEST_TORCH:
+        raise MmserError(
+            f"ONNX files need torch {OLDEST_TORCH} or newer, and this is {torch.__version__}: pip install mmser[onnx]"
+        )
 
 
 def _exported(trained: TrainedHead, answering: Answering, inputs: Sequence[Input], tensors: tuple[Tensor, ...]) -> Any:
@@ -105,12 +114,12 @@ def _exported(trained: TrainedHead, answering: Answering, inputs: Sequence[Input
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter says of packages it could use and of torch's own deprecations."""
+    """Keep to itself what the exporter says of packages it could use, of torch's own deprecations and of its work."""
     exporter = logging.getLogger("torch.onnx")
     before = exporter.level
     exporter.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # where --json writes
             warnings.simplefilter("ignore")
             yield
     finally:

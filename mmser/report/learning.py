@@ -99,11 +99,12 @@ def _course(label: str, own: Course) -> Drawing:
 def _band(epochs: list[int], values: NDArray[Any], number: int, name: str, axis: str) -> list[dict[str, Any]]:
     """A line for the mean and a band around it. ``axis``: the y axis, "" or "2"."""
     colour = COLOURS[number]
+    faint = f"rgba({', '.join(map(str, bytes.fromhex(colour[1:])))}, 0.25)"
     low, mean, high = values.T.tolist()
     common = {"type": "scatter", "mode": "lines", "x": epochs, "yaxis": f"y{axis}"}
     hidden = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     return [
         {**common, "y": low, **hidden},
-        {**common, "y": high, **hidden, "fill": "tonexty", "fillcolor": f"{colour}40"},
+        {**common, "y": high, **hidden, "fill": "tonexty", "fillcolor": faint},
         {**common, "y": mean, "name": name, "line": {"color": colour}},
     ]
