@@ -316,7 +316,7 @@ def test_what_is_fitted_has_no_oracle_figure_and_a_note_says_why(cache: Path, tm
         plain = train_head(cache, replace(FUSION, fusion=rule), tmp_path / rule)
         told = train_head(cache, replace(FUSION, report_oracle=True, fusion=rule), tmp_path / f"{rule}-told")
         assert told.oracle_lines == mean.oracle_lines[:-1]
-        assert told.lines == plain.lines
+        assert repr(told.lines) == repr(plain.lines)  # which hold NaN: no ECE is told of SVMs
         assert told.notes == (
             *plain.notes,
             f"no oracle figure of late-fusion: {rule} is fitted on what its members say after the epoch that dev "
