@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 """How far onnxruntime's answers may be from torch's, as a share of the largest value of an output."""
 
 OLDEST_TORCH = "2.10"
-"""Before, the exporter takes lengths for constants, or fails with errors of other packages."""
+"""Exporters before fix lengths (2.6), write what onnxruntime cannot run (2.8), or cannot write any head (2.9)."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
