@@ -78,7 +78,7 @@ def test_names_are_text_and_nothing_runs(page: Any) -> None:
     page.locator('select[data-figure="confusion"]').select_option(index=1)
     page.locator('.plot[data-figure="confusion"] .nsewdrag').first.hover()
     assert called == []
-    assert page.locator(".plot script, .plot a:not(.modebar-btn)").count() == 0
+    assert page.locator(".plot script, .plot a:not(.modebar a)").count() == 0
 
 
 def test_the_page_follows_the_dark_and_is_printed_light(page: Any) -> None:

@@ -88,20 +88,8 @@ def ablate(
     output.give(_ablation_json(done), lambda: _show_ablation(done))
     if tensorboard:
         output.say(f"To look at: tensorboard --logdir {folder / 'cells'}")
-    if done.failures:
-        click.echo(
-            f"{len(done.failures)} of {len(grid.cells)} cells could not be trained; {done.folder / 'failed.csv'} says "
-            f"why: {', '.join(done.failures)}",
-            err=True,
-        )
-    if done.untrained:
-        click.echo(
-            f"{len(done.untrained)} of {len(grid.cells)} cells never trained: all their runs diverged before their "
-            f"first epoch was over, and their figures are of heads before training: {', '.join(done.untrained)}. Try a "
-            "lower learning_rate in them and another --out",
-            err=True,
-        )
     if done.failures or done.untrained:
+        _show_failures(done, len(grid.cells))
         sys.exit(EXIT_SOME_FAILED)
 
 
@@ -233,6 +221,22 @@ def _ablation_json(done: "Ablation") -> dict[str, Any]:
         "notes": {row: list(notes) for row, notes in done.notes.items()},
         "untrained": list(done.untrained),
     }
+
+
+def _show_failures(done: "Ablation", num_cells: int) -> None:
+    if done.failures:
+        click.echo(
+            f"{len(done.failures)} of {num_cells} cells could not be trained; {done.folder / 'failed.csv'} says why: "
+            f"{', '.join(done.failures)}",
+            err=True,
+        )
+    if done.untrained:
+        click.echo(
+            f"{len(done.untrained)} of {num_cells} cells never trained: all their runs diverged before their first "
+            f"epoch was over, and their figures are of heads before training: {', '.join(done.untrained)}. Try a lower "
+            "learning_rate in them and another --out",
+            err=True,
+        )
 
 
 def _show_ablation(done: "Ablation") -> None:
