@@ -5,6 +5,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from mmser.cli import main
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
@@ -44,3 +48,8 @@ def calls(command: str) -> Iterator[list[str]]:
             call = []
         else:
             call.append(word)
+
+
+def parsed(command: click.Command, words: list[str]) -> click.Context:
+    """What click makes of a command's words, as a part of mmser: it keeps the first help option that it makes."""
+    return command.make_context(command.name, list(words), parent=click.Context(main, **main.context_settings))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from docs_pages import DOCS, PAGES, ROOT, calls, name_of, sessions
+from docs_pages import DOCS, PAGES, ROOT, calls, name_of, parsed, sessions
 
 from mmser.cli import main
 
@@ -100,7 +100,7 @@ def check_call(call: list[str]) -> None:
     """Whether mmser takes the arguments, by click's own parser; nothing is run."""
     command, words = command_of(call[1:])
     if words not in (["--help"], ["--version"]):
-        command.make_context(command.name, list(words), parent=click.Context(main, **main.context_settings))
+        parsed(command, words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

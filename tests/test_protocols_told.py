@@ -4,9 +4,8 @@ import json
 import shlex
 from dataclasses import asdict
 
-import click
 import pytest
-from docs_pages import DOCS, sessions
+from docs_pages import DOCS, parsed, sessions
 from small_corpus import mmser
 
 from mmser.cli import main
@@ -28,9 +27,7 @@ def test_a_protocol_is_told_in_full(name: str) -> None:
 
 def asked_by(*words: str) -> dict:
     """The experiment that train-head makes of options, without the preset's name."""
-    command = main.commands["train-head"].make_context(
-        "train-head", ["cache/x", *words], parent=click.Context(main, **main.context_settings)
-    )
+    command = parsed(main.commands["train-head"], ["cache/x", *words])
     options = {field: own for field, own in command.params.items() if field not in _OF_COMMAND}
     given = {field for field in options if command.get_parameter_source(field).name == "COMMANDLINE"}
     return {**asdict(experiment_of(with_preset(options, given.__contains__))), "protocol": ""}
